@@ -1,0 +1,102 @@
+"""COSDD: the parts joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cosdd import config
+from cosdd.model.ladder import Draw, Ladder, fresh_noise
+from cosdd.model.layers import pad_to_multiple
+from cosdd.model.noise import NoiseDecoder
+from cosdd.model.signal import DirectDenoiser, SignalDecoder
+
+
+class COSDD(nn.Module):
+    """Ladder VAE, noise decoder, signal decoder and, if asked for, direct denoiser.
+
+    Images are ``(b, c, *space)`` float32, normalised to mean 0 and standard deviation 1 per channel.
+    """
+
+    def __init__(self, settings: config.Model):
+        super().__init__()
+        s = settings
+        self.settings = s
+        self.ladder = Ladder(
+            s.dimensions, s.channels, s.levels, s.features, s.max_features, s.latents, s.final_latents,
+            downsampling=s.downsampling, block=s.block, activation=s.activation, padding=s.padding,
+            decoder_input=s.decoder_input,
+        )  # fmt: skip
+        self.noise = NoiseDecoder(
+            s.dimensions, s.channels, self.ladder.code_channels, s.noise_axis,
+            layers=s.noise_layers, features=s.noise_features, kernel=s.noise_kernel,
+            dilation=s.noise_dilation, components=s.components,
+        )  # fmt: skip
+        self.signal = SignalDecoder(
+            s.dimensions, s.channels, self.ladder.code_channels,
+            layers=s.signal_layers, features=s.signal_features, padding=s.padding,
+        )  # fmt: skip
+        self.direct = None
+        if s.direct:
+            levels = self.ladder.stride.bit_length()
+            self.direct = DirectDenoiser(s.dimensions, s.channels, levels, s.direct_features, s.padding)
+
+    @property
+    def stride(self) -> int:
+        """Edges of training crops are multiples of this many pixels."""
+        return self.ladder.stride
+
+    def parameter_groups(self) -> list[dict]:
+        """One group per network; their gradients are disjoint because of the stop-gradients."""
+        groups = {
+            "vae": [*self.ladder.parameters(), *self.noise.parameters()],
+            "signal": list(self.signal.parameters()),
+            "direct": [] if self.direct is None else list(self.direct.parameters()),
+        }
+        return [{"name": name, "params": params} for name, params in groups.items() if params]
+
+    def forward(
+        self, x: Float[Tensor, "b c *space"], draw: Draw = fresh_noise, with_direct: bool = True
+    ) -> dict[str, Tensor]:
+        """Loss terms by name, scalars: nll, kl and elbo in nats per pixel (method 2.1), signal and direct as
+        mean squared errors; ``kl_levels`` holds the KL of each level, finest first.
+
+        Edges of ``x`` must be multiples of ``stride``.
+        """
+        code, kl_sums = self.ladder.top_down(self.ladder.bottom_up(x), draw)
+        kl_levels = torch.stack(kl_sums) / x.numel()
+        nll = self.noise.nll(x, code).mean()
+        # Stop-gradient: regression to the noisy image would pull noise into the latents (method 2.3).
+        clean = self.signal(code.detach())
+        terms = {
+            "nll": nll,
+            "kl": kl_levels.sum(),
+            "elbo": -(nll + kl_levels.sum()),
+            "signal": F.mse_loss(clean, x),
+            "kl_levels": kl_levels.detach(),
+        }
+        if self.direct is not None and with_direct:
+            terms["direct"] = F.mse_loss(self.direct(x), clean.detach())
+        return terms
+
+    def encode(self, x: Float[Tensor, "b c *space"]) -> tuple[list[Tensor], tuple[slice, ...]]:
+        """Bottom-up features of an image of any size, and the slices that cut it out of the padded one."""
+        padded, window = pad_to_multiple(x, self.stride, margin=self.stride)
+        return self.ladder.bottom_up(padded), window
+
+    def sample(
+        self, features: Sequence[Tensor], window: tuple[slice, ...], draw: Draw = fresh_noise
+    ) -> Float[Tensor, "b c *space"]:
+        """One clean image per noisy one, drawn from the posterior (supplement section 1)."""
+        code, _ = self.ladder.top_down(features, draw, with_kl=False)
+        return self.signal(code)[window]
+
+    def denoise_directly(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+        """The direct denoiser's estimate of the mean of the clean images."""
+        assert self.direct is not None
+        padded, window = pad_to_multiple(x, self.direct.stride, margin=self.stride)
+        return self.direct(padded)[window]

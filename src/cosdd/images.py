@@ -1,0 +1,448 @@
+"""Files <-> Image: pixels with named axes, pixel size and channel names.
+
+TIFF (plain, ImageJ, OME), PNG and npy. Pixels stay in the file (memory map) wherever its layout allows it.
+What the file says about its axes wins; what it leaves open is asked for, never guessed.
+"""
+
+import glob
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import imagecodecs
+import numpy as np
+import tifffile
+
+from cosdd.config import InputError
+
+SUFFIXES = (".tif", ".tiff", ".png", ".npy")
+AXES = "TZCYX"  # ImageJ's order
+OTHER_AXES = "PIQRAHEVML"  # positions, unnamed sequences, angles, lifetimes, ...: all of them separate images
+
+_KINDS = f"an image ({', '.join(SUFFIXES)})"
+_UNITS = {  # name in `Image.unit`: (in metres or seconds, symbol in OME)
+    "angstrom": (1e-10, "Å"),
+    "nanometer": (1e-9, "nm"),
+    "micrometer": (1e-6, "µm"),
+    "millimeter": (1e-3, "mm"),
+    "centimeter": (1e-2, "cm"),
+    "millisecond": (1e-3, "ms"),
+    "second": (1.0, "s"),
+}
+_SPELLINGS = {symbol: name for name, (_, symbol) in _UNITS.items()}
+_SPELLINGS |= {"um": "micrometer", "micron": "micrometer", "sec": "second", "msec": "millisecond"}
+_OME_SIZES = {"X": "PhysicalSizeX", "Y": "PhysicalSizeY", "Z": "PhysicalSizeZ", "T": "TimeIncrement"}
+_IMAGEJ_TYPES = ("uint8", "uint16", "int16", "float32")
+_OME_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+_CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets are 32 bit; the margin is for tags
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Pixels and what the file says about them.
+
+    data: in file axis order and file dtype (big-endian if the file is: Fiji writes so); may be a memory map.
+    axes: one upper-case letter per axis, e.g. "TZCYX"; the channel axis is always "C".
+    pixel_size, unit: by axis letter, only where the file has them; T holds the frame interval.
+    """
+
+    data: np.ndarray
+    axes: str
+    pixel_size: dict[str, float] = field(default_factory=dict)
+    unit: dict[str, str] = field(default_factory=dict)
+    channel_names: tuple[str, ...] = ()
+    path: Path | None = None
+
+    def describe(self) -> str:
+        """One line: "stack.tif: 20 x 128 x 256 (TYX), uint16, pixel size 0.2 x 0.2 micrometer"."""
+        parts = [f"{_shape(self.data)} ({self.axes})", self.data.dtype.name]
+        if space := [a for a in self.axes if a in self.pixel_size and a != "T"]:
+            units = dict.fromkeys(self.unit.get(a, "") for a in space)
+            sizes = " x ".join(f"{self.pixel_size[a]:g}" for a in space)
+            parts.append(f"pixel size {sizes} {' / '.join(units)}".rstrip())
+        if "T" in self.pixel_size:
+            parts.append(f"one frame every {self.pixel_size['T']:g} {self.unit.get('T', '')}".rstrip())
+        if self.channel_names:
+            parts.append(f"channels {', '.join(self.channel_names)}")
+        return f"{self.path.name if self.path else 'array'}: {', '.join(parts)}"
+
+
+def find(inputs: Sequence[str | Path]) -> list[Path]:
+    """Return the image files meant by files, folders (not recursive) and glob patterns, each file once.
+
+    Raises InputError for what is missing, empty, or no image by its suffix.
+    """
+    if not inputs:
+        raise _refusal("input", "nothing given", _KINDS, "name a file, a folder or a pattern")
+    found: list[Path] = []
+    for name in inputs:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            candidates, seen = path.iterdir(), "a folder without images"
+        elif path.exists():
+            candidates, seen = [path], f"suffix '{path.suffix}'"
+        else:
+            candidates, seen = map(Path, glob.glob(str(path))), "no such file or folder"
+        files = [p for p in candidates if p.is_file() and not p.name.startswith(".")]
+        if not (matches := sorted(p for p in files if p.suffix.lower() in SUFFIXES)):
+            raise _refusal(name, seen, _KINDS, "check the name, or convert the file to TIFF, e.g. with Fiji")
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def read(path: str | Path, axes: str | None = None) -> Image:
+    """Read one file; uncompressed TIFF and npy are memory-mapped, not loaded.
+
+    axes: one letter per axis of the file, where the file does not say, or says it wrongly. "S" means "C".
+
+    A TIFF with several images (series) of one shape, as multi-position OME-TIFF, gets the axis "P" in front;
+    with several shapes it is refused, thumbnails aside. A palette TIFF gives its indices: in microscopy these
+    are the intensities, and the palette a display colour.
+    Raises InputError for a file that is missing, damaged, no image, or whose axes are unclear.
+    """
+    path = Path(path).expanduser()
+    if find([path]) != [path]:
+        raise _refusal(path, "a folder or pattern", "one image file", "name the file")
+    reader = {".npy": _read_npy, ".png": _read_png}.get(path.suffix.lower(), _read_tiff)
+    with _library(path):
+        image = reader(path, axes)
+    # nine digits undo the rounding of 1 / resolution and of TIFF's fractions
+    size = {a: float(f"{s:.9g}") for a, s in image.pixel_size.items() if a in image.axes and 0 < s < math.inf}
+    unit = {a: image.unit[a] for a in size if image.unit.get(a)}
+    channels = image.data.shape[image.axes.index("C")] if "C" in image.axes else 0
+    names = image.channel_names if len(image.channel_names) == channels else ()
+    return Image(image.data, image.axes, size, unit, names, path)
+
+
+def from_array(array: np.ndarray, axes: str | None = None) -> Image:
+    """Wrap an array: 1-D is X, 2-D YX, 3-D TYX (separate images); anything else needs `axes`.
+
+    Raises InputError where the axes are unclear or do not fit.
+    """
+    array = np.asarray(array)
+    return Image(array, _array_axes(array, axes, None, ("X", "YX", "TYX")))
+
+
+def check(image: Image) -> None:
+    """Refuse what no model can learn from: NaN, infinity, one constant value, pixels that are no grey levels.
+
+    Reads every pixel once, one plane at a time. Raises InputError.
+    """
+    data = image.data
+    if data.dtype.kind not in "uif" or not data.size:
+        seen = f"{_shape(data)} pixels of type {data.dtype}"
+        raise _refusal(image.path, seen, "integers or floats", "convert it to 16-bit or 32-bit grey levels")
+    low, high = math.inf, -math.inf
+    for index in np.ndindex(data.shape[:-2]):
+        plane = np.asarray(data[index])
+        low, high = min(low, plane.min()), max(high, plane.max())
+        if not (np.isfinite(plane.min()) and np.isfinite(plane.max())):  # NaN passes through min and max
+            bad = np.argwhere(~np.isfinite(plane))
+            where = ", ".join(f"{a}={i}" for a, i in zip(image.axes, (*index, *bad[0]), strict=True))
+            seen = f"NaN or infinite at {where} ({len(bad)} such in this plane)"
+            raise _refusal(image.path, seen, "finite pixels", "Fiji: Process > Noise > Remove NaNs")
+    if low == high:
+        raise _refusal(image.path, f"every pixel is {low:g}", "an image", "check that it was exported well")
+
+
+def to_samples(image: Image, spatial: str) -> np.ndarray:
+    """Return (n, c, *spatial) in the file's dtype: all axes but C and `spatial` are samples, in file order.
+
+    A view (still lazy) unless sample axes have to be merged across another axis, as T and Z in "TCZYX".
+    Raises InputError if the image lacks an axis of `spatial`.
+    """
+    samples = _ordered(image.data, image.axes, _sample_order(image, spatial))
+    return samples.reshape(-1, *samples.shape[samples.ndim - len(spatial) - 1 :])
+
+
+def from_samples(samples: np.ndarray, image: Image, spatial: str) -> np.ndarray:
+    """Undo `to_samples`: (n, c, *spatial) of any dtype -> the axis order of `image`."""
+    order = _sample_order(image, spatial)
+    lengths = dict(zip(image.axes, image.data.shape, strict=True)) | {"C": samples.shape[1]}
+    return _ordered(samples.reshape([lengths[a] for a in order]), order, image.axes)
+
+
+def write(path: str | Path, data: np.ndarray, like: Image, overwrite: bool = False) -> None:
+    """Write `data` (axis order of `like`) with the axes, pixel size, units and channel names of `like`.
+
+    .ome.tif is OME-TIFF. Other .tif are ImageJ TIFF, which Fiji opens with the same axes and pixel size
+    (float64 becomes float32); what ImageJ cannot hold (32-bit integers, extra axes, > 4 GB) becomes OME-TIFF
+    or plain TIFF. .png takes 8-bit and 16-bit grey or RGB; .npy keeps pixels only.
+    A file appears when it is complete. Raises InputError if it exists, or cannot be written.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    assert data.ndim == len(like.axes), f"data of shape {data.shape} do not have the axes {like.axes}"
+    if path.exists() and not overwrite:
+        raise _refusal(path, "exists already", "a new file", "choose another output or add --overwrite")
+    flat = like.axes == "YX" or (like.axes == "YXC" and data.shape[-1] == 3)
+    if kind not in SUFFIXES or (kind == ".png" and not (flat and data.dtype.name in ("uint8", "uint16"))):
+        seen = f"suffix '{kind}' for {_shape(data)} ({like.axes}) {data.dtype.name} pixels"
+        raise _refusal(path, seen, ".tif, .npy, or .png for an 8/16-bit plane", f"try {path.stem}.tif")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == ".npy":
+            with temporary.open("wb") as file:  # np.save would append ".npy" to a name
+                np.save(file, data, allow_pickle=False)
+        elif kind == ".png":
+            native = np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("="))
+            temporary.write_bytes(imagecodecs.png_encode(native))
+        else:
+            _write_tiff(temporary, data, like, ome=path.stem.lower().endswith(".ome"))
+        os.replace(temporary, path)
+    except OSError as error:
+        seen, fix = f"cannot be written ({error.strerror or error})", "choose another output"
+        raise _refusal(path, seen, "a folder with room to write", fix) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def output_path(source: Path, folder: Path, suffix: str = "") -> Path:
+    """Name the result for an input: stack.ome.tif -> folder/stack{suffix}.ome.tif; .png -> .tif (floats)."""
+    end = "".join(source.suffixes[-2:]) if source.stem.lower().endswith(".ome") else source.suffix
+    return folder / f"{source.name[: -len(end)]}{suffix}{'.tif' if end.lower() == '.png' else end}"
+
+
+def _array_axes(data: np.ndarray, given: str | None, path: Path | None, defaults: tuple[str, ...]) -> str:
+    """Axes of a bare array: given, or by its number of dimensions where that leaves no doubt."""
+    if given is not None:
+        return _given_axes(given, data, path)
+    if not 1 <= data.ndim <= len(defaults) or (data.ndim == 3 and data.shape[-1] <= 4):
+        raise _refusal(path, f"{_shape(data)}, axes unclear", "a letter for each", _advice(data))
+    return defaults[data.ndim - 1]
+
+
+def _given_axes(axes: str, data: np.ndarray, path: Path | None) -> str:
+    """Check the user's axes against the pixels; "S" (colour samples) is "C"."""
+    named = axes.upper().replace("S", "C")
+    once = len(named) == len(set(named)) == data.ndim
+    if not (once and set("YX"[-data.ndim :]) <= set(named) <= set(AXES + OTHER_AXES)):
+        expected = "each axis once: Y, X, and of T, Z, C (colour), P or I (other separate images) what it has"
+        raise _refusal(path, f"--axes {axes} for {_shape(data)} pixels", expected, _advice(data))
+    return named
+
+
+def _file_axes(data: np.ndarray, axes: str, stated: bool, path: Path) -> tuple[np.ndarray, str]:
+    """Put tifffile's axes into our letters, or refuse to guess. `stated`: the file names its axes."""
+    unnamed = tuple(i for i, a in enumerate(axes) if a in "QI" and data.shape[i] == 1)
+    data, letters = data.squeeze(unnamed), "".join(a for i, a in enumerate(axes) if i not in unnamed)
+    named = letters if "C" in letters else letters.replace("S", "C")
+    unknown = sum(a in "QI" for a in named)
+    # saved without saying RGB, (64, 64, 3) is read as 64 pages of 64 x 3 ("QYX"); saved without saying grey,
+    # 3 or 4 frames are stored by tifffile as the planes of one RGB page ("SYX")
+    colour = letters.startswith("S") or (len(letters) == 3 and letters[1:] == "YX" and data.shape[-1] <= 4)
+    if unknown > 1 or (colour and not stated) or "S" in named or len(set(named)) < len(named):
+        raise _refusal(path, f"{_shape(data)}, axes unclear: {letters}", "a letter for each", _advice(data))
+    if unknown and "T" not in named:  # a sequence of pages: time or z, both are samples
+        named = named.replace("Q", "T").replace("I", "T")
+    return data, named
+
+
+def _sample_order(image: Image, spatial: str) -> str:
+    """Axes of the samples, then C, then `spatial`."""
+    if missing := [a for a in spatial if a not in image.axes]:
+        fix = f"{' and '.join(missing)} is missing: if axes are misnamed, give --axes with one letter each"
+        raise _refusal(image.path, f"{_shape(image.data)} ({image.axes})", f"the axes {spatial}", fix)
+    return "".join(a for a in image.axes if a not in "C" + spatial) + "C" + spatial
+
+
+def _ordered(data: np.ndarray, axes: str, order: str) -> np.ndarray:
+    """View `data` with its axes in `order`: those it lacks get length 1, those of length 1 may be dropped."""
+    drop = tuple(i for i, a in enumerate(axes) if a not in order)
+    kept = "".join(a for a in axes if a in order)
+    new = "".join(a for a in order if a not in axes)
+    return data.squeeze(drop)[(None,) * len(new)].transpose([(new + kept).index(a) for a in order])
+
+
+def _read_npy(path: Path, given: str | None) -> Image:
+    data = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(data, np.ndarray):
+        raise _refusal(path, "an npz archive", "one npy array", "save the array with numpy.save")
+    return Image(data, _array_axes(data, given, path, ("X", "YX")))
+
+
+def _read_png(path: Path, given: str | None) -> Image:
+    """Decode grey or RGB; an alpha channel goes if it hides nothing."""
+    data = imagecodecs.png_decode(path.read_bytes())
+    if data.ndim == 3 and data.shape[-1] in (2, 4):
+        if (data[..., -1] != np.iinfo(data.dtype).max).any():
+            raise _refusal(path, "transparent pixels", "opaque grey or RGB", "save it without alpha channel")
+        data = data[..., 0] if data.shape[-1] == 2 else data[..., :3]
+    return Image(data, "YXC"[: data.ndim] if given is None else _given_axes(given, data, path))
+
+
+def _read_tiff(path: Path, given: str | None) -> Image:
+    with tifffile.TiffFile(path) as tif:
+        series = [s for s in tif.series if not s.keyframe.is_reduced]  # reduced: thumbnails
+        data, axes = _tiff_pixels(tif, series, path)
+        kind = series[0].kind
+        own = (tif.shaped_metadata or ({},))[0] if kind == "shaped" else {}
+        imagej = (tif.imagej_metadata or {}) if kind == "imagej" else {}
+        order, letters = str(imagej.get("cosdd_axes", "")), axes.replace("S", "C")  # see _write_tiff
+        if given is not None:
+            axes = _given_axes(given, data, path)
+        elif order and all(n == 1 or a in order for a, n in zip(letters, data.shape, strict=True)):
+            data, axes = _ordered(data, letters, order), order
+        else:
+            stated = "axes" in own or kind not in ("shaped", "uniform", "generic")
+            data, axes = _file_axes(data, axes, stated, path)
+        if kind == "ome":
+            elements = ElementTree.fromstring(tif.ome_metadata or "").iter()
+            pixels = next(e for e in elements if e.tag.endswith("}Pixels"))
+            names = [e.get("Name", "") for e in pixels if e.tag.endswith("}Channel")]
+            scale = _ome_scale(pixels.attrib)
+        else:
+            labels = [str(label) for label in imagej.get("Labels", ())]  # one per plane, channels fastest
+            names = labels[: data.shape[axes.index("C")] if "C" in axes else 0]
+            names = names if names and labels == names * (len(labels) // len(names)) else []
+            scale = _ome_scale(own) if "PhysicalSizeX" in own else _tag_scale(series[0].keyframe, imagej)
+        return Image(data, axes, *scale, tuple(names) if all(names) else ())
+
+
+def _tiff_pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[np.ndarray, str]:
+    """All images of the file as one array, mapped where they lie in one piece; and tifffile's axes."""
+    shapes = list(dict.fromkeys(f"{_shape(s)} ({s.axes}) {s.dtype}" for s in series))
+    if len(shapes) != 1:
+        seen = f"{len(series)} images of different shape or type: {', '.join(shapes[:4])}"
+        raise _refusal(path, seen, "one image per file", "save each as a TIFF of its own")
+    first = series[0]
+    if first.kind == "ome" and any(page is None for s in series for page in s.pages):
+        raise _refusal(path, "planes are missing", "all planes of the OME-TIFF", "put its files together")
+    if len(series) > 1:
+        return np.stack([s.asarray() for s in series]), f"P{first.axes}"
+    if first.dataoffset is None or first.is_multifile or first.keyframe.parent is not tif:
+        return first.asarray(), first.axes
+    return np.memmap(path, tif.byteorder + first.dtype.char, "r", first.dataoffset, first.shape), first.axes
+
+
+def _tag_scale(page: Any, imagej: dict[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """Pixel size from the resolution tags of `page` and, if there is any, ImageJ's description."""
+    fractions = {a: page.tags.valueof(f"{a}Resolution") for a in "XY"}  # pixels, units
+    size = {a: f[1] / f[0] for a, f in fractions.items() if f and f[0] and f[1]}
+    length, tag_unit = _unit(imagej.get("unit")), int(page.tags.valueof("ResolutionUnit", default=2))
+    if length:
+        size["Z"] = abs(float(imagej.get("spacing", 0)))
+    # 1 is what libraries write for "unknown", 72 and 96 dpi what drawing programs write
+    elif {round(1 / s, 3) for s in size.values()} <= ({1.0, 72.0, 96.0} if tag_unit == 2 else {1.0}):
+        size = {}
+    else:
+        size = {a: s * {2: 25400.0, 3: 10000.0}.get(tag_unit, 0.0) for a, s in size.items()}
+    size["T"] = float(imagej.get("finterval", 0))  # `read` drops what is 0
+    return size, dict.fromkeys(size, length or "micrometer") | {"T": _unit(imagej.get("tunit")) or "second"}
+
+
+def _ome_scale(said: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """Pixel size and unit from the attributes of OME's Pixels, with OME's default units."""
+    unit = {a: _unit(said.get(f"{name}Unit", "s" if a == "T" else "µm")) for a, name in _OME_SIZES.items()}
+    return {a: float(said[name]) for a, name in _OME_SIZES.items() if name in said and unit[a]}, unit
+
+
+@contextmanager
+def _library(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises or logs about a damaged file into one InputError; keep it quiet.
+
+    tifffile only logs that pages are missing and returns the rest: training would go on with half a file.
+    """
+    complaints: list[str] = []
+    logger = logging.getLogger("tifffile")
+
+    def note(record: logging.LogRecord) -> bool:
+        complaints.extend([record.getMessage()] if record.levelno >= logging.ERROR else [])
+        return False  # goes no further
+
+    logger.addFilter(note)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except InputError:
+        raise
+    except Exception as error:  # decoders raise nearly every kind; only they run in here
+        complaints.insert(0, str(error) or type(error).__name__)
+    finally:
+        logger.removeFilter(note)
+    # a bad tag is harmless, except 270, which has the axes
+    if complaints := [c for c in complaints if "TiffTag" not in c or "TiffTag 270 " in c]:
+        fix = "copy it again, or open it in Fiji and save it as TIFF"
+        raise _refusal(path, f"cannot be read: {complaints[0]:.120}", "a complete image file", fix)
+
+
+def _write_tiff(path: Path, data: np.ndarray, like: Image, ome: bool) -> None:
+    """Write the richest TIFF that holds these pixels: ImageJ, else OME, else plain with JSON."""
+    if data.dtype.kind == "f" and (data.dtype.itemsize == 2 or not ome):
+        data = data.astype(np.float32, copy=False)
+    axes, pixel = like.axes, data.dtype.name
+    lengths = dict(zip(axes, data.shape, strict=True))
+    big = data.nbytes > _CLASSIC_TIFF_BYTES
+    imagej = pixel in _IMAGEJ_TYPES and set(axes) <= set(AXES) and not (ome or big)
+    fits_ome = pixel in _OME_TYPES and set(axes) <= set("P" + AXES)
+    if ome and not fits_ome:
+        expected = f"for OME-TIFF {', '.join(_OME_TYPES)} and axes of P{AXES}"
+        raise _refusal(path.parent, f"{pixel} pixels with axes {axes}", expected, "name the output .tif")
+    rgb = axes.endswith("YXC") and lengths["C"] == 3 and (pixel == "uint8" if imagej else fits_ome)
+    names = list(like.channel_names) if not rgb and len(like.channel_names) == lengths.get("C") else []
+    unit = like.unit.get("X", "") if imagej else "centimeter"  # ImageJ has one for all directions
+    x, y, z = (_converted(like, axis, unit) for axis in "XYZ")
+    said: dict[str, Any] = {}
+    if imagej:
+        order = "TZYXC" if rgb else AXES  # the only ones Fiji knows; `cosdd_axes` keeps ours
+        symbol = "micron" if unit == "micrometer" else _UNITS.get(unit, (0, unit))[1]
+        said["unit"] = symbol if symbol.isascii() else unit if unit.isascii() else ""
+        said |= {"spacing": z, "finterval": _converted(like, "T", "second"), "cosdd_axes": axes}
+        said["Labels"] = names * (lengths.get("T", 1) * lengths.get("Z", 1))
+    else:
+        order = axes if "Y" in axes else axes.replace("X", "YX")
+        order = order.replace("P", "") if fits_ome else order
+        if fits_ome and not (rgb or order.endswith("YX")):
+            order = "".join(a for a in AXES if a in order)
+        for axis, name in _OME_SIZES.items():
+            if axis in like.pixel_size and like.unit.get(axis) in _UNITS:
+                said |= {name: like.pixel_size[axis], f"{name}Unit": _UNITS[like.unit[axis]][1]}
+        said["Channel"] = {"Name": names} if names else None
+    said = {k: v for k, v in said.items() if v} | {"axes": order.replace("C", "S") if rgb else order}
+    options: dict[str, Any] = {"photometric": "rgb" if rgb else "minisblack", "metadata": said}
+    if x and unit:
+        options |= {"resolution": (1 / x, 1 / (y or x)), "resolutionunit": 1 if imagej else 3}
+    with tifffile.TiffWriter(path, imagej=imagej, ome=fits_ome and not imagej, bigtiff=big) as tif:
+        # OME: one image per position; ImageJ and plain: one image, under an axis that is not there
+        for image in _ordered(data, axes, ("P" if fits_ome else "#") + order):
+            tif.write(image, contiguous=False, **options)
+
+
+def _unit(text: object) -> str:
+    """One spelling per unit; "" where the file says pixels, or nothing. Unknown units stay as they are."""
+    name = str(text or "").strip().replace("\\u00B5", "µ").replace("\u03bc", "µ")  # ImageJ's; Greek mu
+    plain = name.lower().replace("metre", "meter").removesuffix("s") if len(name) > 2 else name
+    name = _SPELLINGS.get(name) or _SPELLINGS.get(plain) or (plain if plain in _UNITS else name)
+    return "" if plain in ("pixel", "none", "null") else name
+
+
+def _converted(image: Image, axis: str, unit: str) -> float | None:
+    """Pixel size along `axis` in `unit`, or None if the file has none or the units do not compare."""
+    have = image.unit.get(axis, "")
+    if axis not in image.pixel_size or (have != unit and not {have, unit} <= set(_UNITS)):
+        return None
+    return image.pixel_size[axis] * (1.0 if have == unit else _UNITS[have][0] / _UNITS[unit][0])
+
+
+def _shape(data: np.ndarray | tifffile.TiffPageSeries) -> str:
+    return " x ".join(map(str, data.shape)) or "0-D"
+
+
+def _advice(data: np.ndarray) -> str:
+    tail = "YXC" if data.ndim > 2 and data.shape[-1] <= 4 else "YX"[-data.ndim :]
+    example = ("TZCPIQRAHEV" if tail != "YXC" else "TZPIQRAHEV")[: max(data.ndim - len(tail), 0)] + tail
+    return f"say what they are, e.g. --axes {example} (in Python axes='{example}')"
+
+
+def _refusal(source: object, seen: str, expected: str, fix: str) -> InputError:
+    return InputError(" ".join(f"{source or 'array'}: {seen}; expected {expected}; {fix}".split()))

@@ -1,0 +1,159 @@
+"""Convolutions and residual blocks for 1, 2 and 3 dimensions.
+
+Layers take plain values. Tensors are ``(b, c, *space)``; the last space axis is x, the one before it y, then z.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+ACTIVATION = {"mish": nn.Mish, "silu": nn.SiLU, "relu": nn.ReLU}
+
+
+def convolution(
+    dimensions: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: str = "zeros"
+) -> nn.Module:
+    """A convolution that keeps the size (or divides it by ``stride``); ``padding`` is what it sees outside."""
+    return CONVOLUTION[dimensions](
+        inputs, outputs, kernel, stride=stride, padding=kernel // 2, padding_mode=padding if kernel > 1 else "zeros"
+    )
+
+
+def hand_over(h: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+    """Pass float32 features on in the arithmetic of the networks, channels last (quickest on CPU and GPU)."""
+    if torch.is_autocast_enabled(h.device.type):
+        h = h.to(torch.get_autocast_dtype(h.device.type))
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(h.dim(), torch.contiguous_format)
+    return h.contiguous(memory_format=layout)
+
+
+class Stem(nn.Module):
+    """The first convolution, in float32: bfloat16 would round the grey values themselves."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b f *space"]:
+        with torch.autocast(x.device.type, enabled=False):
+            h = self.layer(x)
+        return hand_over(h)
+
+
+def start_at_zero(layer: nn.Module) -> nn.Module:
+    """Zero a layer's weights, so that the branch it ends is silent at the start of training."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class Gate(nn.Module):
+    """Gated block: ``tanh(a) * sigmoid(b)`` with (a, b) from a 1x1 convolution (van den Oord 2016)."""
+
+    def __init__(self, dimensions: int, features: int):
+        super().__init__()
+        self.mix = convolution(dimensions, features, 2 * features, 1)
+
+    def forward(self, h: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+        a, b = self.mix(h).chunk(2, dim=1)
+        return torch.tanh(a) * torch.sigmoid(b)
+
+
+class SupplementBlock(nn.Module):
+    """Residual block of two (convolution, batch norm, Mish), followed by a gated block (supplement section 3)."""
+
+    def __init__(self, dimensions: int, features: int, activation: str = "mish", padding: str = "reflect"):
+        super().__init__()
+
+        def half() -> list[nn.Module]:
+            return [
+                convolution(dimensions, features, features, padding=padding),
+                BATCH_NORM[dimensions](features),
+                ACTIVATION[activation](),
+            ]
+
+        self.residual = nn.Sequential(*half(), *half())
+        self.gate = Gate(dimensions, features)
+
+    def forward(self, h: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+        return self.gate(h + self.residual(h))
+
+
+class PlainBlock(nn.Module):
+    """Residual block of two (activation, convolution) without normalisation: quick, and the same in training and use."""
+
+    def __init__(self, dimensions: int, features: int, activation: str = "silu", padding: str = "zeros"):
+        super().__init__()
+        self.residual = nn.Sequential(
+            ACTIVATION[activation](),
+            convolution(dimensions, features, features, padding=padding),
+            ACTIVATION[activation](),
+            start_at_zero(convolution(dimensions, features, features, padding=padding)),
+        )
+
+    def forward(self, h: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+        return h + self.residual(h)
+
+
+BLOCK = {"supplement": SupplementBlock, "plain": PlainBlock}
+
+
+def halved_sizes(levels: int, downsampling: str) -> list[bool]:
+    """For each level, finest first: does it halve the image on entry?"""
+    return {
+        "every": [True] * levels,
+        "after_first": [level > 0 for level in range(levels)],
+        "alternating": [level % 2 == 1 for level in range(levels)],
+    }[downsampling]
+
+
+def feature_counts(features: int, max_features: int, halved: list[bool]) -> list[int]:
+    """Feature channels per level, finest first: doubled where the image halves, up to ``max_features``."""
+    counts, count = [], features
+    for level, halve in enumerate(halved):
+        if halve and level > 0:
+            count = min(2 * count, max(features, max_features))
+        counts.append(count)
+    return counts
+
+
+def double(h: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *doubled"]:
+    """Upsample by two, nearest neighbour."""
+    return F.interpolate(h, scale_factor=2.0, mode="nearest")
+
+
+def pad_to_multiple(
+    x: Float[Tensor, "b c *space"], multiple: int, margin: int = 0
+) -> tuple[Float[Tensor, "b c *padded"], tuple[slice, ...]]:
+    """Reflect the image at its borders until each edge is a multiple of ``multiple``.
+
+    At least ``margin`` pixels are added on every side where the image is large enough to reflect that far.
+    Returns the padded image and the slices that cut the image out of anything of the padded size.
+    """
+    pads: list[int] = []
+    window: list[slice] = []
+    for size in x.shape[2:]:
+        before = min(margin, size - 1)
+        after = -(size + before + min(margin, size - 1)) % multiple + min(margin, size - 1)
+        pads = [before, after, *pads]  # F.pad wants the last axis first
+        window.append(slice(before, before + size))
+    return reflect(x, pads), (slice(None), slice(None), *window)
+
+
+def reflect(x: Float[Tensor, "b c *space"], pads: list[int]) -> Float[Tensor, "b c *padded"]:
+    """Reflect-pad, again and again where the image is smaller than the padding asked for."""
+    while any(pads):
+        sizes = [size for size in reversed(x.shape[2:]) for _ in range(2)]
+        now = [min(pad, max(size - 1, 0)) for pad, size in zip(pads, sizes, strict=True)]
+        if any(now):
+            x = F.pad(x, now, mode="reflect")
+        else:  # an axis of a single pixel has nothing to reflect: repeat it
+            now = pads
+            x = F.pad(x, now, mode="replicate")
+        pads = [pad - step for pad, step in zip(pads, now, strict=True)]
+    return x

@@ -1,0 +1,391 @@
+"""Files come back as they went in: pixels, axes, scale. What is unclear or damaged is said in one line."""
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+
+from cosdd import images
+from cosdd.config import InputError
+from cosdd.images import Image
+
+LENGTHS = {"P": 3, "T": 4, "Z": 5, "C": 2, "Y": 12, "X": 20}
+SIZE = {"T": 0.5, "Z": 1.5, "Y": 0.25, "X": 0.1083}
+UNIT = {"T": "second", "Z": "micrometer", "Y": "micrometer", "X": "micrometer"}
+
+
+def sample(axes, dtype="uint16", **lengths):
+    """An image with every pixel different from its neighbours, and all that a file can say about it."""
+    shape = [(LENGTHS | lengths)[a] for a in axes]
+    data = np.random.default_rng(1).uniform(0, 250, shape).astype(dtype)
+    names = tuple(f"dye {i}" for i in range(shape[axes.index("C")])) if "C" in axes else ()
+    have = [a for a in axes if a in SIZE]
+    return Image(data, axes, {a: SIZE[a] for a in have}, {a: UNIT[a] for a in have}, names)
+
+
+def refused(call, *arguments, **options):
+    """The one line a user sees."""
+    with pytest.raises(InputError) as caught:
+        call(*arguments, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 420
+    return message
+
+
+def attempt(file):
+    """Pixels or the one line a user sees; any other error fails the test."""
+    try:
+        return images.read(file).data, ""
+    except InputError as error:
+        message = str(error)
+    assert "\n" not in message
+    return None, message
+
+
+# ---- round trips
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "uint32", "float32"])
+@pytest.mark.parametrize("axes", ["YX", "TYX", "ZYX", "CYX", "TCYX", "TZCYX", "TCZYX"])
+def test_what_is_written_is_read_again(tmp_path, axes, dtype, name):
+    image = sample(axes, dtype)
+    images.write(tmp_path / name, image.data, like=image)
+    back = images.read(tmp_path / name)
+    assert back.axes == axes
+    assert back.data.dtype == dtype
+    np.testing.assert_array_equal(back.data, image.data)
+    assert back.pixel_size == pytest.approx(image.pixel_size, rel=1e-6)
+    assert (back.unit, back.channel_names) == (image.unit, image.channel_names)
+
+
+@pytest.mark.parametrize("axes", ["XY", "X", "YXC", "TYXC", "PYX", "PTCYX", "HYX", "XZCY"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int64", "float32"])
+def test_unusual_orders_keep_their_axes_in_tif(tmp_path, axes, dtype):
+    image = sample(axes, dtype, C=3, H=4)
+    images.write(tmp_path / "a.tif", image.data, like=image)
+    back = images.read(tmp_path / "a.tif")
+    assert back.axes == axes or (axes, dtype) == ("X", "int64")  # plain TIFF has rows and columns
+    np.testing.assert_array_equal(back.data.reshape(image.data.shape), image.data)
+    assert {a: back.pixel_size[a] for a in axes if a in "YX"} == pytest.approx(
+        {a: SIZE[a] for a in axes if a in "YX"}, rel=1e-6
+    )
+
+
+def test_fiji_sees_the_axes_and_the_scale(tmp_path):
+    image = sample("CZTYX", "float64")
+    images.write(tmp_path / "a.tif", image.data, like=image)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        said = tif.imagej_metadata
+        assert (tif.series[0].axes, tif.series[0].dtype) == ("TZCYX", np.float32)
+        assert (said["frames"], said["slices"], said["channels"]) == (4, 5, 2)
+        assert (said["unit"], said["spacing"], said["finterval"]) == ("micron", 1.5, 0.5)
+        assert said["Labels"][:3] == ["dye 0", "dye 1", "dye 0"]
+        for tag, size in (("XResolution", 0.1083), ("YResolution", 0.25)):
+            pixels, micrometers = tif.pages[0].tags[tag].value
+            assert micrometers / pixels == pytest.approx(size, rel=1e-6)
+        np.testing.assert_allclose(tif.asarray(), image.data.transpose(2, 1, 0, 3, 4), rtol=1e-6)
+
+
+def test_colour_of_8_bit_stays_colour_in_fiji(tmp_path):
+    image = sample("YXC", "uint8", C=3)
+    images.write(tmp_path / "a.tif", image.data, like=image)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert tif.pages[0].photometric == tifffile.PHOTOMETRIC.RGB
+        assert tif.is_imagej
+
+
+def test_float64_survives_in_ome(tmp_path):
+    image = sample("TYX", "float64")
+    images.write(tmp_path / "a.ome.tiff", image.data, like=image)
+    assert images.read(tmp_path / "a.ome.tiff").data.dtype == np.float64
+
+
+def test_one_scale_in_fiji_for_mixed_units(tmp_path):
+    image = Image(
+        np.eye(8, dtype=np.uint8)[None],
+        "ZYX",
+        {"Z": 2.0, "Y": 300.0, "X": 0.3},
+        {"Z": "micrometer", "Y": "nanometer", "X": "micrometer"},
+    )
+    images.write(tmp_path / "a.tif", image.data, like=image)
+    back = images.read(tmp_path / "a.tif")
+    assert back.pixel_size == pytest.approx({"Z": 2.0, "Y": 0.3, "X": 0.3})
+    assert set(back.unit.values()) == {"micrometer"}
+
+
+def test_more_than_4_gb_is_bigtiff(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "_CLASSIC_TIFF_BYTES", 1000)
+    image = sample("TYX")
+    images.write(tmp_path / "a.tif", image.data, like=image)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert tif.is_bigtiff
+    back = images.read(tmp_path / "a.tif")
+    assert back.axes == "TYX"
+    assert back.pixel_size == pytest.approx(image.pixel_size)
+
+
+# ---- files of other programs
+
+
+def test_big_endian_imagej_stack_stays_in_the_file(tmp_path):
+    data = sample("TZYX").data
+    tifffile.imwrite(
+        tmp_path / "fiji.tif",
+        data,
+        imagej=True,
+        byteorder=">",
+        resolution=(5, 4),
+        metadata={"axes": "TZYX", "unit": "\\u00B5m", "spacing": 2.0, "finterval": 0.1},
+    )
+    image = images.read(tmp_path / "fiji.tif")
+    assert isinstance(image.data, np.memmap)
+    assert np.shares_memory(images.to_samples(image, "YX"), image.data)
+    np.testing.assert_array_equal(image.data, data)
+    assert image.describe() == (
+        "fiji.tif: 4 x 5 x 12 x 20 (TZYX), uint16, pixel size 2 x 0.25 x 0.2 micrometer, "
+        "one frame every 0.1 second"
+    )
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "zstd"])
+def test_plain_pages_are_frames(tmp_path, compression):
+    data = sample("TYX").data
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for page in data:
+            tif.write(
+                page, compression=compression, metadata=None, resolution=(25400, 25400), resolutionunit=2
+            )
+    image = images.read(tmp_path / "a.tif")
+    assert image.axes == "TYX"
+    assert (image.pixel_size, image.unit) == ({"Y": 1.0, "X": 1.0}, {"Y": "micrometer", "X": "micrometer"})
+    np.testing.assert_array_equal(image.data, data)
+
+
+@pytest.mark.parametrize(("resolution", "unit"), [((72, 72), 2), ((1, 1), 1), ((1, 1), 2)])
+def test_a_screen_resolution_is_no_pixel_size(tmp_path, resolution, unit):
+    tifffile.imwrite(tmp_path / "a.tif", sample("YX").data, resolution=resolution, resolutionunit=unit)
+    assert images.read(tmp_path / "a.tif").pixel_size == {}
+
+
+@pytest.mark.parametrize("spelling", ["µm", "μm", "um", "micron", "\\u00B5m", "micrometer"])
+def test_one_name_for_the_micrometer(tmp_path, spelling):
+    assert images._unit(spelling) == "micrometer"
+
+
+def test_ome_positions_are_one_axis(tmp_path):
+    data = sample("PTYX").data
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tif:
+        for position in data:
+            tif.write(position, metadata={"axes": "TYX"})
+    image = images.read(tmp_path / "a.ome.tif")
+    assert image.axes == "PTYX"
+    np.testing.assert_array_equal(image.data, data)
+
+
+def test_images_of_different_shape_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(sample("YX").data)
+        tif.write(sample("YX", Y=16).data)
+    assert "12 x 20 (YX) uint16, 16 x 20 (YX)" in refused(images.read, tmp_path / "a.tif")
+
+
+def test_ome_with_a_missing_file_is_refused_not_filled_with_zeros(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tif:
+        tif.write(sample("ZYX").data, metadata={"axes": "ZYX"})
+    whole = (tmp_path / "a.ome.tif").read_bytes()
+    # the XML now promises more planes than there are
+    (tmp_path / "a.ome.tif").write_bytes(whole.replace(b'SizeZ="5"', b'SizeZ="9"'))
+    refused(images.read, tmp_path / "a.ome.tif")
+
+
+def test_npy_is_mapped_and_never_unpickled(tmp_path):
+    np.save(tmp_path / "a.npy", sample("TYX").data)
+    image = images.read(tmp_path / "a.npy", axes="TYX")
+    assert isinstance(image.data, np.memmap)
+    np.save(tmp_path / "evil.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    refused(images.read, tmp_path / "evil.npy")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_png(tmp_path, dtype):
+    top = np.iinfo(dtype).max
+    grey = np.arange(12, dtype=dtype).reshape(3, 4)
+    colour = np.stack([grey, grey + 1, grey + 2], -1)
+    for data, axes in ((grey, "YX"), (colour, "YXC")):
+        swapped = data.astype(data.dtype.newbyteorder(">"))
+        images.write(tmp_path / "a.png", swapped, like=Image(data, axes), overwrite=True)
+        back = images.read(tmp_path / "a.png")
+        assert (back.axes, back.data.dtype) == (axes, dtype)
+        np.testing.assert_array_equal(back.data, data)
+    for opacity in (top, top - 1):
+        rgba = np.concatenate([colour, np.full((3, 4, 1), opacity, dtype)], -1)
+        (tmp_path / "alpha.png").write_bytes(imagecodecs.png_encode(rgba))
+        if opacity == top:
+            np.testing.assert_array_equal(images.read(tmp_path / "alpha.png").data, colour)
+        else:
+            assert "transparent" in refused(images.read, tmp_path / "alpha.png")
+
+
+# ---- unclear, wrong, damaged
+
+
+@pytest.mark.parametrize(("shape", "advice"), [((3, 2, 12, 20), "--axes TZYX"), ((12, 20, 3), "--axes YXC")])
+def test_unclear_axes_are_asked_for(tmp_path, shape, advice):
+    data = np.zeros(shape, np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", data, photometric="minisblack")
+    np.save(tmp_path / "a.npy", data)
+    for name in ("a.tif", "a.npy"):
+        message = refused(images.read, tmp_path / name)
+        assert " x ".join(map(str, shape)) in message
+        assert advice in message
+        given = advice.split()[-1]
+        assert images.read(tmp_path / name, axes=given).axes == given
+    refused(images.from_array, data)
+
+
+@pytest.mark.parametrize("axes", ["YX", "TZYX", "YYX", "CSX", "TZC", "T1X", "TZX", ""])
+def test_wrong_axes_are_refused_with_the_shape(tmp_path, axes):
+    tifffile.imwrite(tmp_path / "a.tif", sample("TYX").data, photometric="minisblack")
+    assert "4 x 12 x 20" in refused(images.read, tmp_path / "a.tif", axes=axes)
+
+
+def test_damaged_files_are_refused_in_silence(tmp_path, capfd):
+    """A file cut anywhere is refused or, if only tags are lost, complete: never some of its frames."""
+    image = sample("TYX")
+    writers = {
+        "imagej.tif": lambda f: images.write(f, image.data, like=image),
+        "plain.tif": lambda f: tifffile.imwrite(f, image.data, photometric="minisblack"),
+        "packed.tif": lambda f: tifffile.imwrite(f, image.data, photometric="minisblack", compression="zlib"),
+        "a.ome.tif": lambda f: tifffile.imwrite(f, image.data, metadata={"axes": "TYX"}),
+        "a.png": lambda f: images.write(f, image.data[0], like=sample("YX")),
+        "a.npy": lambda f: np.save(f, image.data[0]),
+    }
+    for name, writer in writers.items():
+        file = tmp_path / name
+        writer(file)
+        whole = file.read_bytes()
+        expected = images.read(file).data.copy()
+        for share in (0, 0.002, 0.05, 0.2, 0.5, 0.8, 0.9, 0.99):
+            file.write_bytes(whole[: int(len(whole) * share)])
+            data, message = attempt(file)
+            if message:
+                assert name in message
+            else:
+                assert share > 0.5
+                np.testing.assert_array_equal(data, expected)
+        file.write_bytes(b"not an image " * 50)
+        refused(images.read, file)
+    captured = capfd.readouterr()
+    assert captured.out + captured.err == ""
+
+
+def test_corrupt_bytes_never_give_a_traceback(tmp_path):
+    image = sample("ZYX")
+    images.write(tmp_path / "a.ome.tif", image.data, like=image)
+    tifffile.imwrite(tmp_path / "b.tif", image.data, compression="zlib", tile=(16, 16))
+    rng = np.random.default_rng(0)
+    for name in ("a.ome.tif", "b.tif"):
+        whole = np.frombuffer((tmp_path / name).read_bytes(), np.uint8)
+        for _ in range(60):
+            broken = whole.copy()
+            broken[rng.integers(8, 600, 5)] = rng.integers(0, 255, 5)
+            (tmp_path / name).write_bytes(broken.tobytes())
+            attempt(tmp_path / name)
+
+
+def test_find(tmp_path):
+    for name in ("b.tif", "a.TIFF", "c.png", ".hidden.tif", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "d.tif").touch()
+    names = [p.name for p in images.find([tmp_path, tmp_path / "b.tif", str(tmp_path / "*" / "*.tif")])]
+    assert names == ["a.TIFF", "b.tif", "c.png", "d.tif"]
+    (tmp_path / "empty").mkdir()
+    for wrong in ("missing.tif", "no*.tif", "notes.txt", "empty", "a.zarr"):
+        assert wrong in refused(images.find, [tmp_path / wrong])
+    refused(images.find, [])
+
+
+def test_check_refuses_what_nothing_can_be_learned_from():
+    data = sample("TYX", "float32").data
+    images.check(images.from_array(data))
+    holed = data.copy()
+    holed[2, 3, 4] = np.nan
+    message = refused(images.check, images.from_array(holed))
+    assert "T=2, Y=3, X=4" in message
+    assert "every pixel is 7" in refused(images.check, images.from_array(np.full((8, 8), 7)))
+    for dtype in (bool, complex, [("a", "u1")]):
+        refused(images.check, images.from_array(np.zeros((8, 8), dtype)))
+
+
+# ---- samples
+
+
+@pytest.mark.parametrize("spatial", ["YX", "ZYX", "X", "XY"])
+@pytest.mark.parametrize("axes", ["ZYX", "TZCYX", "TCZYX", "ZYXC", "XZCY"])
+def test_samples_go_back_to_where_they_came_from(axes, spatial):
+    image = sample(axes)
+    samples = images.to_samples(image, spatial)
+    assert samples.shape[1:] == (2 if "C" in axes else 1, *(LENGTHS[a] for a in spatial))
+    assert samples.dtype == np.uint16
+    np.testing.assert_array_equal(images.from_samples(samples, image, spatial), image.data)
+    assert images.from_samples(samples.astype(np.float32), image, spatial).dtype == np.float32
+
+
+def test_samples_are_whole_planes():
+    image = sample("TCZYX")
+    samples = images.to_samples(image, "YX")
+    np.testing.assert_array_equal(samples[1 * 5 + 3], image.data[1, :, 3])
+
+
+def test_a_missing_spatial_axis_is_refused():
+    assert "--axes" in refused(images.to_samples, sample("TYX"), "ZYX")
+
+
+# ---- output
+
+
+def test_an_output_is_kept_unless_told(tmp_path):
+    image = sample("YX")
+    images.write(tmp_path / "a.tif", image.data, like=image)
+    assert "--overwrite" in refused(images.write, tmp_path / "a.tif", image.data + 1, like=image)
+    np.testing.assert_array_equal(images.read(tmp_path / "a.tif").data, image.data)
+    images.write(tmp_path / "a.tif", image.data + 1, like=image, overwrite=True)
+    np.testing.assert_array_equal(images.read(tmp_path / "a.tif").data, image.data + 1)
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    image = sample("YX")
+    images.write(tmp_path / "a.tif", image.data, like=image)
+    before = (tmp_path / "a.tif").read_bytes()
+    monkeypatch.setattr(images.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        images.write(tmp_path / "a.tif", image.data + 1, like=image, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+    assert (tmp_path / "a.tif").read_bytes() == before
+
+
+def test_what_a_format_cannot_hold_is_refused(tmp_path):
+    image = sample("YX", "float32")
+    assert "a.tif" in refused(images.write, tmp_path / "a.png", image.data, like=image)
+    assert "a.tif" in refused(images.write, tmp_path / "a.jpg", image.data, like=image)
+    wide = sample("YX", "int64")
+    refused(images.write, tmp_path / "a.ome.tif", wide.data, like=wide)
+    (tmp_path / "file").touch()
+    refused(images.write, tmp_path / "file" / "a.tif", image.data, like=image)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("stack.tif", "stack_std.tif"),
+        ("stack.v2.ome.tiff", "stack.v2_std.ome.tiff"),
+        ("A.PNG", "A_std.tif"),
+        ("a.npy", "a_std.npy"),
+    ],
+)
+def test_output_path(tmp_path, name, result):
+    assert images.output_path(tmp_path / name, tmp_path / "out", "_std") == tmp_path / "out" / result
