@@ -1,1 +1,73 @@
-"""Placeholder until the public surface exists."""
+"""Remove row- and column-correlated noise from scientific images, learning from the noisy images alone.
+
+import cosdd
+model = cosdd.train(noisy, noise_axis="x")
+result = model.denoise(noisy)          # result.mean, result.std
+model.save("stack.safetensors")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosdd.config import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from cosdd.denoise import Denoiser
+    from cosdd.images import Image
+    from cosdd.training import Record
+
+__version__ = version("cosdd")
+__all__ = ["InputError", "__version__", "load", "train"]
+
+
+def train(
+    noisy: np.ndarray | Image | str | Path | Sequence[np.ndarray | Image | str | Path],
+    *,
+    noise_axis: str = "auto",
+    preset: str = "tiny",
+    axes: str | None = None,
+    time: float | str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    settings: dict[str, dict[str, Any]] | None = None,
+    on_record: Callable[[Record], None] | None = None,
+) -> Denoiser:
+    """Learn from noisy images alone; returns a model with ``denoise`` and ``save``.
+
+    noisy: an array ((y, x), or (n, y, x) for n separate images), an Image, a path, or a list of those.
+    noise_axis: "x" (along rows), "y" (along columns), "z", "none", or "auto" to measure it.
+    axes: letters such as "TYX" where an array or file does not say.
+    time, steps: the budget, such as "10m", or in updates (exactly repeatable).
+    settings: any setting, as {"train": {"lr": 1e-3}, "model": {"levels": 6}}.
+    on_record: called with each step's record. Ctrl-C ends training and returns the best model so far.
+    Raises InputError for images or settings at fault.
+    """
+    from cosdd import data, training
+    from cosdd.denoise import Denoiser
+
+    budget = {"time": time, "steps": steps}
+    given = {"train": {"seed": seed} | {name: value for name, value in budget.items() if value is not None}}
+    sources = [noisy] if isinstance(noisy, str | Path) or not isinstance(noisy, Sequence) else list(noisy)
+    ready = data.prepare(sources, axes, noise_axis, preset, settings or {}, given)
+    run = training.start(ready.settings, ready.frames)
+    try:
+        for record in training.fit(run):
+            if on_record:
+                on_record(record)
+    except KeyboardInterrupt:
+        if not run.step:
+            raise
+    return Denoiser(training.finish(run))
+
+
+def load(path: str | Path) -> Denoiser:
+    """Read a model file. Raises InputError where it is missing, damaged or too new."""
+    from cosdd.denoise import Denoiser
+
+    return Denoiser.load(path)

@@ -6,6 +6,7 @@ refused with the nearest valid one, and a built configuration never changes (its
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,6 @@ def seconds(value: Any) -> Any:
     return float(match[1]) * {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-
 Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 
 
@@ -45,97 +45,137 @@ class Section(BaseModel):
 class Model(Section):
     """The networks (supplement section 3)."""
 
-    dimensions: Literal[1, 2, 3] = Field(2, description="Dimensions of the convolutions: 1 (x), 2 (y x) or 3 (z y x).")
-    channels: int = Field(1, ge=1, le=64, description="Image channels; filled in from the data.")
-    noise_axis: NoiseAxis = Field("x", description="Axis along which the noise is correlated; filled in from the data for 'auto'.")
+    dimensions: Literal[1, 2, 3] = Field(
+        default=2, description="Dimensions of the convolutions: 1 (x), 2 (y x) or 3 (z y x)."
+    )
+    channels: int = Field(default=1, ge=1, le=64, description="Image channels; filled in from the data.")
+    noise_axis: NoiseAxis = Field(
+        default="x", description="Axis along which the noise is correlated; filled in from the data for 'auto'."
+    )
 
-    levels: int = Field(5, ge=1, le=20, description="Levels of the latent hierarchy.")
+    levels: int = Field(default=5, ge=1, le=20, description="Levels of the latent hierarchy.")
     downsampling: Literal["alternating", "every", "after_first"] = Field(
-        "after_first",
+        default="after_first",
         description="Which levels halve the image, finest first: every second, every, or every one but the finest.",
     )
-    features: int = Field(32, ge=1, le=512, description="Feature channels of the finest level.")
-    max_features: int = Field(64, ge=1, le=1024, description="Feature channels double where the image halves, up to this many.")
-    latents: int = Field(8, ge=1, le=512, description="Latent channels of every level but the final one.")
-    final_latents: int = Field(16, ge=1, le=1024, description="Latent channels of the finest level, the last one sampled.")
+    features: int = Field(default=32, ge=1, le=512, description="Feature channels of the finest level.")
+    max_features: int = Field(
+        default=64, ge=1, le=1024, description="Feature channels double where the image halves, up to this many."
+    )
+    latents: int = Field(default=8, ge=1, le=512, description="Latent channels of every level but the final one.")
+    final_latents: int = Field(
+        default=16, ge=1, le=1024, description="Latent channels of the finest level, the last one sampled."
+    )
     block: Literal["supplement", "plain"] = Field(
-        "plain",
+        default="plain",
         description="Residual block: convolution, batch norm, Mish, twice, then a gated block (supplement); "
         "or activation and convolution, twice, without normalisation (plain).",
     )
-    activation: Literal["mish", "silu", "relu"] = Field("silu", description="Activation function of the ladder.")
-    padding: Literal["reflect", "zeros"] = Field("zeros", description="What convolutions see outside the (reflected) image.")
+    activation: Literal["mish", "silu", "relu"] = Field(
+        default="silu", description="Activation function of the ladder."
+    )
+    padding: Literal["reflect", "zeros"] = Field(
+        default="zeros", description="What convolutions see outside the (reflected) image."
+    )
     decoder_input: Literal["latent", "features"] = Field(
-        "features",
-        description="What the decoders receive: the sampled final latent (supplement) or the last top-down features (authors' code).",
+        default="features",
+        description="What the decoders receive: the sampled final latent (supplement) or the last top-down features "
+        "(the authors' published code).",
     )
 
-    noise_layers: int = Field(4, ge=1, le=32, description="Layers of the autoregressive noise decoder.")
-    noise_features: int = Field(32, ge=1, le=512, description="Filters of the noise decoder.")
-    noise_kernel: int = Field(5, ge=2, le=33, description="Kernel length of the noise decoder along the noise axis.")
-    noise_dilation: int = Field(1, ge=1, le=16, description="Dilation of every other layer of the noise decoder.")
-    components: int = Field(3, ge=1, le=64, description="Gaussians in the mixture of the noise decoder.")
+    noise_layers: int = Field(default=4, ge=1, le=32, description="Layers of the autoregressive noise decoder.")
+    noise_features: int = Field(default=32, ge=1, le=512, description="Filters of the noise decoder.")
+    noise_kernel: int = Field(
+        default=5, ge=2, le=33, description="Kernel length of the noise decoder along the noise axis."
+    )
+    noise_dilation: int = Field(
+        default=1, ge=1, le=16, description="Dilation of every other layer of the noise decoder."
+    )
+    components: int = Field(default=3, ge=1, le=64, description="Gaussians in the mixture of the noise decoder.")
 
-    signal_layers: int = Field(2, ge=0, le=16, description="3-wide convolutions of the signal decoder.")
-    signal_features: int = Field(32, ge=1, le=1024, description="Filters of the signal decoder.")
-    direct: bool = Field(True, description="Train a direct denoiser, which gives the mean in one pass.")
-    direct_features: int = Field(32, ge=1, le=512, description="Feature channels of the direct denoiser's finest level.")
+    signal_layers: int = Field(default=2, ge=0, le=16, description="3-wide convolutions of the signal decoder.")
+    signal_features: int = Field(default=32, ge=1, le=1024, description="Filters of the signal decoder.")
+    direct: bool = Field(default=True, description="Train a direct denoiser, which gives the mean in one pass.")
+    direct_features: int = Field(
+        default=32, ge=1, le=512, description="Feature channels of the direct denoiser's finest level."
+    )
 
 
 class Train(Section):
     """The training run (supplement section 2)."""
 
-    steps: int | None = Field(None, ge=1, description="Budget in updates; makes a run exactly repeatable.")
-    time: Seconds | None = Field(600, description="Budget in wall-clock time, such as 10m; used where steps is not given.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the weights, the crops and the latent noise.")
-    batch: int = Field(8, ge=1, le=4096, description="Crops per update.")
-    virtual_batches: int = Field(1, ge=1, le=64, description="Parts the batch is split into; gradients are accumulated.")
-    crop: int = Field(64, ge=8, le=4096, description="Edge of the training crops in pixels (smaller where the image is).")
-    optimiser: Literal["adamax", "adam"] = Field("adamax", description="Optimiser; the paper uses Adamax.")
-    lr: float = Field(2e-3, gt=0, le=1, description="Learning rate.")
-    schedule: Literal["budget", "plateau"] = Field(
-        "budget",
-        description="Learning rate over time: warm-up and cosine decay fitted to the budget; or a tenth after each plateau (paper).",
+    steps: int | None = Field(default=None, ge=1, description="Budget in updates; makes a run exactly repeatable.")
+    time: Seconds | None = Field(
+        default=600, description="Budget in wall-clock time, such as 10m; used where steps is not given."
     )
-    warmup: float = Field(0.03, ge=0, lt=1, description="Share of the budget in which the learning rate rises (schedule budget).")
-    patience: int = Field(50, ge=1, description="Validations without gain before the rate falls; twice as many end the run (schedule plateau).")
-    ema: float = Field(0.995, ge=0, lt=1, description="Decay of the moving average of the weights; 0 switches it off.")
-    clip: float | None = Field(None, gt=0, description="Largest gradient norm; larger ones are scaled down.")
-    direct_from: float = Field(0.6, ge=0, lt=1, description="Share of the budget after which the direct denoiser trains.")
-    validation: float = Field(0.1, gt=0, lt=1, description="Share of the frames held out where there are at least ten.")
-    validations: int = Field(20, ge=1, description="Validations during the run.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the weights, the crops and the latent noise.")
+    batch: int = Field(default=8, ge=1, le=4096, description="Crops per update.")
+    virtual_batches: int = Field(
+        default=1, ge=1, le=64, description="Parts the batch is split into; gradients are accumulated."
+    )
+    crop: int = Field(
+        default=64, ge=8, le=4096, description="Edge of the training crops in pixels (smaller where the image is)."
+    )
+    optimiser: Literal["adamax", "adam"] = Field(default="adamax", description="Optimiser; the paper uses Adamax.")
+    lr: float = Field(default=2e-3, gt=0, le=1, description="Learning rate.")
+    schedule: Literal["budget", "plateau"] = Field(
+        default="budget",
+        description="Learning rate over time: warm-up and cosine decay fitted to the budget; "
+        "or a tenth after each plateau (paper).",
+    )
+    warmup: float = Field(
+        default=0.03, ge=0, lt=1, description="Share of the budget in which the learning rate rises (schedule budget)."
+    )
+    patience: int = Field(
+        default=50,
+        ge=1,
+        description="Validations without gain before the rate falls; twice as many end the run (schedule plateau).",
+    )
+    ema: float = Field(
+        default=0.995, ge=0, lt=1, description="Decay of the moving average of the weights; 0 switches it off."
+    )
+    clip: float | None = Field(default=None, gt=0, description="Largest gradient norm; larger ones are scaled down.")
+    direct_from: float = Field(
+        default=0.6, ge=0, lt=1, description="Share of the budget after which the direct denoiser trains."
+    )
+    validation: float = Field(
+        default=0.1, gt=0, lt=1, description="Share of the frames held out where there are at least ten."
+    )
+    validations: int = Field(default=20, ge=1, description="Validations during the run.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Arithmetic inside the networks; auto is bfloat16 where the processor computes it natively."
+        default="auto",
+        description="Arithmetic inside the networks; auto is bfloat16 where the processor computes it natively.",
     )
 
 
 class Config(Section):
     """A training run from end to end."""
 
-    preset: Preset = Field("tiny", description="Where the values that are not given come from.")
+    preset: Preset = Field(default="tiny", description="Where the values that are not given come from.")
     model: Model = Model()
     train: Train = Train()
 
 
 # What the supplement states, to the letter (section 3 and 2.1). Where it is silent: 128 features in the
 # ladder of the large network (its memory figure fits no other), the gate's form, reflection at borders.
-_PAPER_MODEL: dict[str, Any] = dict(
-    downsampling="alternating", block="supplement", activation="mish", padding="reflect",
-    decoder_input="latent", noise_layers=8, noise_features=64, noise_kernel=5, noise_dilation=2,
-    components=3, signal_layers=4, signal_features=128, direct=False,
-)  # fmt: skip
-_PAPER_TRAIN: dict[str, Any] = dict(
-    steps=80_000, time=None, batch=16, virtual_batches=4, crop=256, optimiser="adamax", lr=2e-3,
-    schedule="plateau", patience=50, ema=0.0,
-)  # fmt: skip
+_PAPER_MODEL: dict[str, Any] = {
+    "downsampling": "alternating", "block": "supplement", "activation": "mish", "padding": "reflect",
+    "decoder_input": "latent", "noise_layers": 8, "noise_features": 64, "noise_kernel": 5, "noise_dilation": 2,
+    "components": 3, "signal_layers": 4, "signal_features": 128, "direct": False,
+}  # fmt: skip
+_PAPER_TRAIN: dict[str, Any] = {
+    "steps": 80_000, "time": None, "batch": 16, "virtual_batches": 4, "crop": 256, "optimiser": "adamax", "lr": 2e-3,
+    "schedule": "plateau", "patience": 50, "ema": 0.0,
+}  # fmt: skip
 _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": {"model": {}, "train": {}},
     "small": {
-        "model": _PAPER_MODEL | dict(levels=6, features=64, max_features=64, latents=32, final_latents=64),
+        "model": _PAPER_MODEL | {"levels": 6, "features": 64, "max_features": 64, "latents": 32, "final_latents": 64},
         "train": _PAPER_TRAIN,
     },
     "large": {
-        "model": _PAPER_MODEL | dict(levels=14, features=128, max_features=128, latents=64, final_latents=128),
+        "model": _PAPER_MODEL
+        | {"levels": 14, "features": 128, "max_features": 128, "latents": 64, "final_latents": 128},
         "train": _PAPER_TRAIN,
     },
 }
@@ -181,10 +221,8 @@ def from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             raise InputError(f"--set {assignment}: the value is not valid YAML") from None
         if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-            try:
+            with contextlib.suppress(ValueError):
                 value = float(value)
-            except ValueError:
-                pass
         settings.setdefault(section, {})[field] = value
     return settings
 

@@ -24,6 +24,7 @@ from cosdd.config import InputError
 
 SUFFIXES = (".tif", ".tiff", ".png", ".npy")
 AXES = "TZCYX"  # ImageJ's order
+SPATIAL = {1: "X", 2: "YX", 3: "ZYX"}  # the axes that are space, by dimensions
 OTHER_AXES = "PIQRAHEVML"  # positions, unnamed sequences, angles, lifetimes, ...: all of them separate images
 
 _KINDS = f"an image ({', '.join(SUFFIXES)})"

@@ -57,9 +57,7 @@ def affine_fit(image: Num[np.ndarray, "*shape"], reference: Num[np.ndarray, "*sh
     A constant image gets scale 0 and the mean of the reference.
     """
     if np.shape(image) != np.shape(reference):
-        raise InputError(
-            f"image has shape {np.shape(image)}, reference {np.shape(reference)}: expected equal"
-        )
+        raise InputError(f"image has shape {np.shape(image)}, reference {np.shape(reference)}: expected equal")
     image, reference = np.asarray(image, np.float64), np.asarray(reference, np.float64)
     centred = image - image.mean()
     power = float(np.vdot(centred, centred))
@@ -242,9 +240,7 @@ def autocorrelation(
     """
     values = np.asarray(residual, np.float64)
     if axis not in _AXES or values.ndim < max(2, -_AXES[axis]):
-        raise InputError(
-            f'axis is {axis!r} for shape {values.shape}, expected "x", "y" or "z" of (..., y, x)'
-        )
+        raise InputError(f'axis is {axis!r} for shape {values.shape}, expected "x", "y" or "z" of (..., y, x)')
     values = np.moveaxis(values - values.mean(), _AXES[axis], -1)
     length = values.shape[-1]
     if not 0 <= max_lag < length:

@@ -112,9 +112,7 @@ def _nuclei(size: int, centres: np.ndarray, rng: np.random.Generator) -> np.ndar
         for _ in range(rng.integers(1, 5)):  # nucleoli: sharp dark spots
             ny, nx = rng.normal(0, 0.33 * r, 2)
             spot = rng.uniform(1.3, 0.27 * r + 0.5)
-            body = body * (
-                1 - rng.uniform(0.35, 0.7) * np.clip(spot - np.hypot(dy - ny, dx - nx) + 0.5, 0, 1)
-            )
+            body = body * (1 - rng.uniform(0.35, 0.7) * np.clip(spot - np.hypot(dy - ny, dx - nx) + 0.5, 0, 1))
         light = inside * body * rng.uniform(0.3, 1.0)
         # Where two nuclei meet the brighter one lies on top; adding would draw lenses that no tissue shows.
         field[rows, cols] = np.maximum(field[rows, cols], light)
@@ -421,9 +419,7 @@ def checkerboard_variance(
 
     strength / g + amplitude^2, or (strength / g)^2 + amplitude^2 with reading "std".
     """
-    return (
-        _checkerboard_white(np.asarray(signal, np.float64), strength, reading, levels, floor) + amplitude**2
-    )
+    return _checkerboard_white(np.asarray(signal, np.float64), strength, reading, levels, floor) + amplitude**2
 
 
 def row_ar_variance(
@@ -479,16 +475,12 @@ def _shot(lines: np.ndarray, gain: float, rng: np.random.Generator) -> np.ndarra
     if not _at_least_zero("gain", gain):
         return np.zeros_like(lines)
     if lines.size and lines.min() < 0:
-        raise InputError(
-            f"clean image goes down to {lines.min():g}; Poisson noise needs 0 or more (or gain 0)"
-        )
+        raise InputError(f"clean image goes down to {lines.min():g}; Poisson noise needs 0 or more (or gain 0)")
     # float64 for the difference: with a small gain both terms are large.
     return (gain * rng.poisson(lines / np.float64(gain)) - lines).astype(np.float32)
 
 
-def _checkerboard_white(
-    signal: np.ndarray, strength: float, reading: str, levels: float, floor: float
-) -> np.ndarray:
+def _checkerboard_white(signal: np.ndarray, strength: float, reading: str, levels: float, floor: float) -> np.ndarray:
     """Variance of the white part of `checkerboard`."""
     _at_least_zero("strength", strength)
     if reading not in ("variance", "std"):

@@ -1,4 +1,5 @@
 """Blind-row Bayesian denoiser (wip)."""
+
 from __future__ import annotations
 
 import math
@@ -84,7 +85,9 @@ class GaussianRows(torch.autograd.Function):
         inv = torch.linalg.solve_triangular(L, torch.eye(W, dtype=L.dtype, device=L.device).expand_as(L), upper=False)
         white = (inv @ residual[..., None])[..., 0]
         alpha = (inv.mT @ white[..., None])[..., 0]
-        nll = 0.5 * white.square().sum(-1) + L.diagonal(dim1=-2, dim2=-1).log().sum(-1) + 0.5 * W * math.log(2 * math.pi)
+        nll = (
+            0.5 * white.square().sum(-1) + L.diagonal(dim1=-2, dim2=-1).log().sum(-1) + 0.5 * W * math.log(2 * math.pi)
+        )
         ctx.save_for_backward(alpha, inv)
         ctx.mark_non_differentiable(alpha)
         return nll, alpha
@@ -134,26 +137,52 @@ class NoiseModel(nn.Module):
         eye = torch.eye(W, device=signal.device)
         shot = 0.98 * self.autocorrelation(self.shot_kernel, W) + 0.02 * eye
         corr = self.log_correlated.exp()[:, None, None] * (0.98 * self.autocorrelation(self.kernel, W) + 0.02 * eye)
-        return a[..., :, None] * a[..., None, :] * shot[:, None] + (corr + 1e-6 + self.log_row.exp()[:, None, None])[:, None]
+        return (
+            a[..., :, None] * a[..., None, :] * shot[:, None]
+            + (corr + 1e-6 + self.log_row.exp()[:, None, None])[:, None]
+        )
 
     def sample(self, signal):
         C = signal.shape[1]
         c = torch.arange(C, device=signal.device).reshape(-1, *[1] * (signal.dim() - 2))
+
         def coloured(kernel):
             k = self.taps(kernel)
             e = torch.randn(signal.shape, device=signal.device)
             flat = e.movedim(1, 0).reshape(C, -1, e.shape[-1]).movedim(1, 0)
             n = k.shape[-1]
             y = F.conv1d(F.pad(flat, (n // 2, n // 2), mode="reflect"), k[:, None], groups=C)
-            y = 0.98**.5 * y + 0.02**.5 * torch.randn_like(y)
+            y = 0.98**0.5 * y + 0.02**0.5 * torch.randn_like(y)
             return y.movedim(0, 1).reshape(C, signal.shape[0], *signal.shape[2:]).movedim(0, 1)
+
         a = self.variance(signal, c).sqrt()
-        return a * coloured(self.shot_kernel) + (0.5 * self.log_correlated[c]).exp() * coloured(self.kernel) + (0.5 * self.log_row[c]).exp() * torch.randn_like(signal[..., :1])
+        return (
+            a * coloured(self.shot_kernel)
+            + (0.5 * self.log_correlated[c]).exp() * coloured(self.kernel)
+            + (0.5 * self.log_row[c]).exp() * torch.randn_like(signal[..., :1])
+        )
 
 
 class BlindRow(nn.Module):
-    def __init__(self, *, dimensions=2, channels=1, noise_axis="x", features=(32, 48, 64), blocks=1, period=4,
-                 rank=4, widths=(1.0, 4.0), reward=0.02, shot_kernel=True, rows=512, direct=None, alpha=0.3, direct_blocks=1, distill=0.0):
+    def __init__(
+        self,
+        *,
+        dimensions=2,
+        channels=1,
+        noise_axis="x",
+        features=(32, 48, 64),
+        blocks=1,
+        period=4,
+        rank=4,
+        widths=(1.0, 4.0),
+        reward=0.02,
+        shot_kernel=True,
+        rows=512,
+        direct=None,
+        alpha=0.3,
+        direct_blocks=1,
+        distill=0.0,
+    ):
         super().__init__()
         if dimensions < 2:
             raise InputError("blind-row denoising needs other rows: the images have one dimension")
@@ -232,7 +261,11 @@ class BlindRow(nn.Module):
             nll, alpha = GaussianRows.apply(t - m, C + N)
             nll = nll.mean() / W
             reward = N.diagonal(dim1=-2, dim2=-1).log().mean()
-        out = {"nll": nll, "loss": nll - self.reward * max(0.0, 1 - 2 * progress) * reward, "blind": (t - m).square().mean().detach()}
+        out = {
+            "nll": nll,
+            "loss": nll - self.reward * max(0.0, 1 - 2 * progress) * reward,
+            "blind": (t - m).square().mean().detach(),
+        }
         return out
 
     @torch.no_grad()
@@ -275,9 +308,22 @@ class BlindRow(nn.Module):
         total = 0.98 * (k1 * o[:, None] + k2 * c[:, None])
         total[:, 0] /= 0.98
         r = lambda t: [round(v, 5) for v in t.flatten().tolist()]
-        return {"gain": r(g), "offset": r(o), "correlated": r(c), "k1": r(k1[:, :4]), "k2": r(k2[:, :5]), "autocorrelation": r((total / total[:, :1])[:, :5]), "total": r(total[:, 0]), 'row': r(n.log_row.exp()), 'width': r(self.log_width.exp())}
+        return {
+            "gain": r(g),
+            "offset": r(o),
+            "correlated": r(c),
+            "k1": r(k1[:, :4]),
+            "k2": r(k2[:, :5]),
+            "autocorrelation": r((total / total[:, :1])[:, :5]),
+            "total": r(total[:, 0]),
+            "row": r(n.log_row.exp()),
+            "width": r(self.log_width.exp()),
+        }
 
     def parameter_groups(self):
         noise = [p for p in self.noise.parameters() if p.requires_grad]
         ids = {id(p) for p in noise}
-        return [{"params": [p for p in self.parameters() if id(p) not in ids], "lr_scale": 1.0}, {"params": noise, "lr_scale": 10.0}]
+        return [
+            {"params": [p for p in self.parameters() if id(p) not in ids], "lr_scale": 1.0},
+            {"params": noise, "lr_scale": 10.0},
+        ]

@@ -65,9 +65,7 @@ class Merge(nn.Module):
         self.mix = layers.convolution(dimensions, 2 * features, features, 1)
         self.block = block
 
-    def forward(
-        self, a: Float[Tensor, "b c *space"], b: Float[Tensor, "b c *space"]
-    ) -> Float[Tensor, "b c *space"]:
+    def forward(self, a: Float[Tensor, "b c *space"], b: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         return self.block(self.mix(torch.cat([a, b], dim=1)))
 
 

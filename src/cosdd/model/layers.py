@@ -85,7 +85,7 @@ class SupplementBlock(nn.Module):
 
 
 class PlainBlock(nn.Module):
-    """Residual block of two (activation, convolution) without normalisation: quick, and the same in training and use."""
+    """Residual block of two (activation, convolution) without normalisation: quick, same in training and use."""
 
     def __init__(self, dimensions: int, features: int, activation: str = "silu", padding: str = "zeros"):
         super().__init__()

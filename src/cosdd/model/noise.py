@@ -35,9 +35,7 @@ class CausalConvolution(nn.Module):
     Strictly before (the first layer): pad ``kernel`` zeros, drop the last output. Later: pad ``kernel - 1``.
     """
 
-    def __init__(
-        self, dimensions: int, axis: int, inputs: int, outputs: int, kernel: int, dilation: int, strict: bool
-    ):
+    def __init__(self, dimensions: int, axis: int, inputs: int, outputs: int, kernel: int, dilation: int, strict: bool):
         """``axis``: -1 for x, -2 for y, -3 for z."""
         super().__init__()
         size, spread = [1] * dimensions, [1] * dimensions
@@ -84,29 +82,32 @@ class NoiseDecoder(nn.Module):
                 # zeros outside the image cannot be mistaken for grey values.
                 inputs = channels + 1 if layer == 0 else features
                 spread = dilation if layer % 2 else 1
-                causal = CausalConvolution(
-                    dimensions, axis, inputs, features, kernel, spread, strict=layer == 0
-                )
+                causal = CausalConvolution(dimensions, axis, inputs, features, kernel, spread, strict=layer == 0)
                 self.reach += causal.reach
                 self.causal.append(Stem(causal) if layer == 0 else causal)
         self.mix = nn.ModuleList(convolution(dimensions, features, features, 1) for _ in range(layers))
         self.head = convolution(dimensions, features, 3 * components * channels, 1)
+        self.smallest_sigma: Tensor
         self.register_buffer("smallest_sigma", torch.tensor(1e-3))
+
+    def set_smallest_sigma(self, sigma: float) -> None:
+        """Floor of the mixture's sigmas, in units of the images' standard deviation; saved with the weights."""
+        self.smallest_sigma.fill_(sigma)
 
     def forward(
         self, x: Float[Tensor, "b c *space"], code: Float[Tensor, "b s *space"]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits, means and sigmas of every pixel's mixture, each float32 (b, c, k, *space)."""
         from_code = self.from_code(code).chunk(self.depth, dim=1)
-        h = from_code[0]
+        h = torch.empty(0)
         for layer in range(self.depth):
             skip = h if layer > 0 else None
             inner = from_code[layer]
             if self.causal:
                 earlier = torch.cat([x, torch.ones_like(x[:, :1])], dim=1) if layer == 0 else h
                 inner = inner + self.causal[layer](earlier)
-            elif layer > 0:
-                inner = inner + h
+            elif skip is not None:
+                inner = inner + skip
             h = self.mix[layer](F.relu(inner))
             h = h if skip is None else h + skip
         with torch.autocast(x.device.type, enabled=False):
@@ -116,8 +117,6 @@ class NoiseDecoder(nn.Module):
         # The floor is tied to the grey step of the data: repeated values cannot be fitted infinitely well.
         return logits, means, (self.smallest_sigma + F.softplus(raw)).clamp(max=LARGEST_SIGMA)
 
-    def nll(
-        self, x: Float[Tensor, "b c *space"], code: Float[Tensor, "b s *space"]
-    ) -> Float[Tensor, "b c *space"]:
+    def nll(self, x: Float[Tensor, "b c *space"], code: Float[Tensor, "b s *space"]) -> Float[Tensor, "b c *space"]:
         """-log p(x | code) of every pixel in nats."""
         return mixture_nll(x, *self(x, code))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -49,8 +51,8 @@ class DirectDenoiser(nn.Module):
 
         self.stem = Stem(conv(channels, features, 5))
         self.down_blocks = nn.ModuleList(PlainBlock(dimensions, count, padding=padding) for count in counts)
-        self.enter = nn.ModuleList(conv(a, b, stride=2) for a, b in zip(counts, counts[1:], strict=False))
-        self.leave = nn.ModuleList(conv(b, a, 1) for a, b in zip(counts, counts[1:], strict=False))
+        self.enter = nn.ModuleList(conv(a, b, stride=2) for a, b in itertools.pairwise(counts))
+        self.leave = nn.ModuleList(conv(b, a, 1) for a, b in itertools.pairwise(counts))
         self.merge = nn.ModuleList(conv(2 * count, count, 1) for count in counts[:-1])
         self.up_blocks = nn.ModuleList(PlainBlock(dimensions, count, padding=padding) for count in counts[:-1])
         self.head = conv(features, channels, 1)

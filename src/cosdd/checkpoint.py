@@ -1,0 +1,131 @@
+"""The model file: one .safetensors file with weights, settings, statistics and history.
+
+Reading one never runs code from it: the header is JSON, the tensors are plain numbers, and both are checked
+against what the settings ask for before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+
+from cosdd import __version__, config
+from cosdd.config import InputError
+from cosdd.data import Statistics
+from cosdd.model import COSDD
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model: everything that denoising needs and everything worth knowing about how it came to be."""
+
+    settings: config.Config
+    statistics: Statistics
+    network: COSDD  # in evaluation mode, on the CPU
+    history: tuple[Mapping[str, float], ...]  # one entry per validation
+    steps: int
+    seconds: float
+    version: str = __version__
+
+
+def save(checkpoint: Checkpoint, path: str | Path, overwrite: bool = False) -> None:
+    """Write the model file; it appears whole or not at all. Raises InputError where it exists already."""
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    header = {
+        "settings": checkpoint.settings.model_dump(),
+        "statistics": {
+            "mean": checkpoint.statistics.mean,
+            "std": checkpoint.statistics.std,
+            "grey_step": checkpoint.statistics.grey_step,
+        },
+        "history": [dict(entry) for entry in checkpoint.history],
+        "steps": checkpoint.steps,
+        "seconds": checkpoint.seconds,
+        "version": checkpoint.version,
+    }
+    tensors = {name: value.contiguous() for name, value in checkpoint.network.state_dict().items()}
+    metadata = {"format": "cosdd", "format_version": str(FORMAT_VERSION), "cosdd": json.dumps(header)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(to_bytes(tensors, metadata))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise InputError where ``path`` exists and must not be replaced."""
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already: choose another name or add --overwrite")
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a model file written by ``save``.
+
+    Raises InputError where it is missing, no model of ours, damaged, or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such model file: make one with cosdd train IMAGES -o {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != "cosdd":
+                raise InputError(f"{path}: not a cosdd model: expected a file written by cosdd train")
+            _refuse_newer(path, metadata)
+            try:
+                header = json.loads(metadata["cosdd"])
+                settings = config.Config.model_validate(header["settings"])
+                statistics = _statistics(header["statistics"], settings.model.channels)
+                history = tuple({str(k): float(v) for k, v in entry.items()} for entry in header["history"])
+                steps, seconds, version = int(header["steps"]), float(header["seconds"]), str(header["version"])
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise InputError(f"{path}: the model's header is damaged ({_brief(error)})") from None
+            with torch.device("meta"):  # shapes only, nothing allocated
+                network = COSDD(settings.model)
+            wanted = {name: (list(value.shape), value.dtype) for name, value in network.state_dict().items()}
+            if set(wanted) != set(file.keys()):
+                raise InputError(f"{path}: the model's tensors do not fit its settings")
+            weights: dict[str, torch.Tensor] = {}
+            for name, (shape, dtype) in wanted.items():
+                if file.get_slice(name).get_shape() != shape:
+                    raise InputError(f"{path}: tensor {name} does not have the shape its settings ask for")
+                weights[name] = file.get_tensor(name)
+                if weights[name].dtype != dtype:
+                    raise InputError(f"{path}: tensor {name} is {weights[name].dtype}, expected {dtype}")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a model file, or damaged ({_brief(error)})") from None
+    network.load_state_dict(weights, assign=True)
+    return Checkpoint(settings, statistics, network.eval(), history, steps, seconds, version)
+
+
+def _refuse_newer(path: Path, metadata: Mapping[str, str]) -> None:
+    found = metadata.get("format_version", "")
+    if not found.isdecimal() or int(found) > FORMAT_VERSION:
+        raise InputError(
+            f"{path}: model format {found or 'unknown'}, this cosdd {__version__} reads up to {FORMAT_VERSION}: "
+            "update cosdd (pip install -U cosdd)"
+        )
+
+
+def _statistics(values: Mapping[str, Any], channels: int) -> Statistics:
+    mean, std = tuple(map(float, values["mean"])), tuple(map(float, values["std"]))
+    if not (len(mean) == len(std) == channels and all(s > 0 for s in std)):
+        raise ValueError("statistics")
+    return Statistics(mean, std, float(values["grey_step"]))
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]

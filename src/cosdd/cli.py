@@ -1,0 +1,319 @@
+"""The verbs. No logic: each reads its options, calls the room that does the work, and shows how it goes.
+
+torch is imported inside a verb, so that ``cosdd --help`` is instant.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cosdd import __version__, config
+from cosdd.config import InputError
+
+if TYPE_CHECKING:
+    from cosdd.training import Record, Run
+
+app = typer.Typer(
+    help="Remove row- and column-correlated noise from scientific images, learning from the noisy images alone.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False, soft_wrap=True)
+LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
+
+Files = Annotated[list[str], typer.Argument(help="Images (TIFF, OME-TIFF, PNG, npy), folders or glob patterns.")]
+Axes = Annotated[str | None, typer.Option(help="Axes of the files where they do not say, such as TYX, ZYX or CYX.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
+Seed = Annotated[int, typer.Option(help="Makes the command repeatable.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Any setting, such as train.lr=1e-3.")
+]
+PresetName = Annotated[str | None, typer.Option(help=f"Where settings start from: {', '.join(config.PRESETS)}.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings from a YAML file.")]
+Budget = Annotated[str | None, typer.Option("--time", help="Training time, such as 90s, 10m or 2h.")]
+Samples = Annotated[int, typer.Option(help="Posterior samples to average.")]
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if version:
+        out.print(f"cosdd {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    files: Files,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Model file to write (.safetensors).")] = None,
+    time_: Budget = None,
+    noise_axis: Annotated[
+        str, typer.Option(help="Axis along which the noise is correlated: auto, x (rows), y (columns), z or none.")
+    ] = "auto",
+    preset: PresetName = None,
+    config_file: ConfigFile = None,
+    settings: Settings = None,
+    axes: Axes = None,
+    seed: Annotated[int | None, typer.Option(help="Makes a run of a given number of steps repeatable.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Learn the noise and the images from noisy images alone."""
+    from cosdd import checkpoint, data, images, training
+
+    paths = images.find(files)
+    output = output or Path(images.output_path(paths[0], Path()).with_suffix(".safetensors").name)
+    if output.suffix != ".safetensors":
+        raise InputError(f"{output}: a model file ends in .safetensors: use -o {output.with_suffix('.safetensors')}")
+    checkpoint.refuse_existing(output, overwrite)
+    layers = _layers(config_file, settings, time_, seed)
+    ready = data.prepare(list(paths), axes, noise_axis, preset or "tiny", *layers)
+    for image in ready.images:
+        out.print(image.describe())
+    if ready.inspection is not None:
+        for line in ready.inspection.lines():
+            out.print(f"  {line}")
+    run = training.start(ready.settings, ready.frames)
+    _describe_run(run)
+    with _progress("training") as show, _interruptible(run):
+        for record in training.fit(run):
+            show(record.progress, _losses(record))
+    trained = training.finish(run)
+    checkpoint.save(trained, output, overwrite)
+    history = output.with_suffix(".history.csv")
+    _write_history(history, [dict(entry) for entry in trained.history])
+    last = trained.history[-1]
+    out.print(
+        f"trained {trained.steps} steps in {trained.seconds:.0f} s"
+        + (f" ({run.skipped} skipped: not finite)" if run.skipped else "")
+        + f": nll {last['nll']:.3f}, kl {last['kl']:.3f} nats per pixel, signal {last['signal']:.3f}"
+    )
+    out.print(f"model: {output}   history: {history}")
+    inputs = " ".join(_quoted(name) for name in files)
+    out.print(f"next: [bold]cosdd denoise {_quoted(str(output))} {inputs} -o denoised[/bold]")
+
+
+@app.command()
+def denoise(
+    model: Annotated[Path, typer.Argument(help="Model file made by cosdd train.")],
+    files: Files,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("denoised"),
+    samples: Samples = 100,
+    std: Annotated[bool, typer.Option("--std", help="Also write the standard deviation over the samples.")] = False,
+    save_samples: Annotated[int, typer.Option(help="Also write this many single samples.")] = 0,
+    direct: Annotated[bool, typer.Option("--direct", help="Use the direct denoiser: one pass, no samples.")] = False,
+    dtype: Annotated[str, typer.Option(help="float32, or same: that of the input, rounded and clipped.")] = "float32",
+    axes: Axes = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write denoised images with the names, axes and pixel sizes of the noisy ones."""
+    from cosdd import images, outputs
+    from cosdd.denoise import Denoiser
+    from cosdd.denoise import Settings as DenoiseSettings
+
+    wanted = outputs.Wanted(std=std, samples=save_samples, dtype=dtype)
+    asked = DenoiseSettings(samples=samples, save_samples=save_samples, direct=direct, seed=seed)
+    if direct and std:
+        raise InputError("--std needs samples and --direct draws none: leave out one of them")
+    denoiser = Denoiser.load(model)
+    paths = images.find(files)
+    outputs.refuse_collisions(paths, output, wanted, overwrite)
+    failed = 0
+    began = time.perf_counter()
+    for path in paths:
+        try:
+            image = images.read(path, axes)
+            frames = denoiser.frames(image)
+            out.print(image.describe())
+            with _progress("denoising") as show:
+                written = outputs.write_all(
+                    denoiser.stream(frames, asked), image, path, output, wanted, overwrite, show
+                )
+        except InputError as error:
+            if len(paths) == 1:
+                raise
+            failed += 1
+            _complain(error)
+            continue
+        for line in written:
+            out.print(f"  {line}")
+    out.print(f"denoised {len(paths) - failed} of {len(paths)} file(s) in {time.perf_counter() - began:.0f} s")
+    if failed:
+        raise typer.Exit(2 if failed == len(paths) else 1)
+
+
+@app.command()
+def inspect(
+    files: Files,
+    axes: Axes = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file.")] = False,
+) -> None:
+    """Say which noise this is: its correlation along each axis, its signal dependence, and what to do."""
+    from cosdd import images, inspection
+
+    for path in images.find(files):
+        image = images.read(path, axes)
+        images.check(image)
+        found = inspection.inspect_image(image)
+        if as_json:
+            print(json.dumps({"file": str(path)} | found.to_json()))
+        else:
+            out.print(image.describe())
+            for line in found.lines():
+                out.print(f"  {line}")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for images, model and summary.")] = Path(
+        "demo"
+    ),
+    time_: Budget = "3m",
+    preset: PresetName = None,
+    settings: Settings = None,
+    samples: Samples = 100,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Simulate a specimen, make it noisy, train, denoise what was held out: minutes on two CPU cores."""
+    from cosdd import demo as story
+    from cosdd.training import Record
+
+    layers = _layers(None, settings, time_, seed)
+    summary: dict[str, Any] = {}
+    steps = story.run(output, preset or "tiny", seed, overwrite, layers, samples)
+    item: Any = next(steps)
+    with _progress("training") as show:
+        while isinstance(item, Record):
+            show(item.progress, _losses(item))
+            item = next(steps)
+    with _progress("denoising") as show:
+        while isinstance(item, float):
+            show(item, {})
+            item = next(steps)
+    summary = item
+    for name, value in summary.items():
+        out.print(f"{name:18} {value}")
+    gain = summary["psnr_denoised"] - summary["psnr_noisy"]
+    over = summary["psnr_denoised"] - summary["psnr_gaussian"]
+    out.print(f"gain over noisy {gain:+.2f} dB, over the best Gaussian filter {over:+.2f} dB")
+    out.print(f"look at: [bold]{output / 'before_after.png'}[/bold]")
+    out.print(
+        f"next: [bold]cosdd denoise {_quoted(str(output / 'model.safetensors'))} "
+        f"{_quoted(str(output / 'noisy_test.tif'))} -o {_quoted(str(output / 'again'))} --std[/bold]"
+    )
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 some files of a batch failed, 2 the input was at fault."""
+    try:
+        app()
+    except InputError as error:
+        _complain(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("cosdd: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _complain(error: InputError) -> None:
+    print("cosdd: " + " ".join(str(error).split()), file=sys.stderr)
+
+
+def _layers(
+    config_file: Path | None, settings: list[str] | None, budget: str | None, seed: int | None
+) -> list[dict[str, Any]]:
+    """Settings in the order in which they win: file, --time and --seed, --set."""
+    layers = [config.from_file(config_file)] if config_file else []
+    if budget is not None:
+        layers.append({"train": {"time": budget}})
+    if seed is not None:
+        layers.append({"train": {"seed": seed}})
+    layers.append(config.from_assignments(settings or []))
+    return layers
+
+
+def _describe_run(run: Run) -> None:
+    from cosdd import training
+
+    settings, frames = run.settings, run.frames
+    count = sum(parameter.numel() for parameter in run.network.parameters())
+    budget = f"{settings.train.steps} steps" if settings.train.steps else f"{settings.train.time:g} s"
+    held = f"{len(frames.validation)} held out for validation" if frames.validation else "none held out: too few"
+    bits = "bfloat16" if training.in_bfloat16(settings.train.precision, run.fabric.device) else "float32"
+    crop = " x ".join(map(str, run.edges))
+    out.print(
+        f"noise axis {settings.model.noise_axis}; preset {settings.preset}, {count / 1e6:.1f} M parameters; "
+        f"{len(frames.train)} frames ({held}), crops {crop}; {run.fabric.device.type}, {bits}; budget {budget}"
+    )
+
+
+def _losses(record: Record) -> dict[str, float]:
+    return {name: float(record.losses[name]) for name in ("nll", "kl", "signal", "direct") if name in record.losses}
+
+
+@contextmanager
+def _interruptible(run: Run) -> Iterator[None]:
+    """Ctrl-C ends training and keeps the best model, if there is one yet."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not run.step:
+            raise
+        out.print(f"interrupted after {run.step} steps: keeping the best model so far")
+
+
+class _Shown:
+    """Progress with time left: a bar on a terminal, now and then a line elsewhere (logs of a cluster)."""
+
+    def __init__(self, title: str):
+        self.title, self.began, self.last = title, time.perf_counter(), time.perf_counter()
+        self.means: dict[str, float] = {}
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[values]}"),
+        )  # fmt: skip
+        self.bar = Progress(*columns, console=out, disable=not out.is_terminal, transient=True)
+        self.task = self.bar.add_task(title, total=1.0, values="")
+
+    def __call__(self, share: float, values: dict[str, float] | None = None) -> None:
+        for name, value in (values or {}).items():
+            self.means[name] = 0.95 * self.means.get(name, value) + 0.05 * value
+        text = "  ".join(f"{name} {value:.3f}" for name, value in self.means.items())
+        self.bar.update(self.task, completed=share, values=text)
+        now = time.perf_counter()
+        if not out.is_terminal and now - self.last > LOG_EVERY and share > 0:
+            self.last = now
+            left = (now - self.began) * (1 - share) / share
+            out.print(f"{self.title} {100 * share:.0f} %, {left:.0f} s left  {text}")
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[_Shown]:
+    shown = _Shown(title)
+    with shown.bar:
+        yield shown
+
+
+def _write_history(path: Path, history: list[dict[str, float]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, sorted({name for entry in history for name in entry}))
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def _quoted(name: str) -> str:
+    import shlex
+
+    return shlex.quote(name)

@@ -1,0 +1,257 @@
+"""Noisy frames for training: from images and settings to statistics, train/validation split, random crops.
+
+The batch of step *t* is a pure function of (seed, t): a resumed run, or a run on other hardware, sees the same data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from cosdd import config, images
+from cosdd.config import InputError
+from cosdd.images import Image
+from cosdd.inspection import Inspection, inspect_image
+
+DEFAULT_CROP = {1: 1024, 2: 64, 3: 32}  # pixels along each edge, by dimensions
+ENOUGH_FRAMES = 10  # to hold some out for validation
+STREAM_BYTES = 64 * 2**20  # pixels looked at together when statistics are streamed
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What normalisation needs to know, in the grey values of the files, for each channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    grey_step: float  # smallest step between grey values; 0 where they are continuous
+
+    def normalise(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, c, *space) in any dtype -> float32, mean 0 and standard deviation 1 per channel."""
+        mean, std = self._shaped(pixels)
+        # float64 until the mean is gone: float32 cannot hold a small signal on a large offset.
+        return ((pixels.astype(np.float64) - mean) / std).astype(np.float32)
+
+    def restore(self, pixels: np.ndarray) -> np.ndarray:
+        """The inverse of ``normalise``, float32; also right for averages of normalised images."""
+        mean, std = self._shaped(pixels)
+        return (pixels.astype(np.float64) * std + mean).astype(np.float32)
+
+    def restore_std(self, pixels: np.ndarray) -> np.ndarray:
+        """A standard deviation back in grey values, float32."""
+        return (pixels.astype(np.float64) * self._shaped(pixels)[1]).astype(np.float32)
+
+    def smallest_sigma(self) -> float:
+        """Floor for the noise decoder in normalised units: about what rounding to grey steps alone gives."""
+        return max(1e-3, 0.3 * self.grey_step / max(self.std))
+
+    def _shaped(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        shape = (len(self.mean), *[1] * (pixels.ndim - 2))
+        return np.reshape(self.mean, shape), np.reshape(self.std, shape)
+
+
+def measure(samples: Sequence[np.ndarray]) -> Statistics:
+    """Statistics of (n, c, *space) arrays, streamed frame by frame in float64.
+
+    Raises InputError where a channel is constant or holds NaN or infinity.
+    """
+    channels = samples[0].shape[1]
+    shift = np.array([float(samples[0][0, c].flat[0]) for c in range(channels)])
+    count, total, squares = 0, np.zeros(channels), np.zeros(channels)
+    for block in _blocks(samples):
+        values = block.astype(np.float64) - shift.reshape(-1, *[1] * (block.ndim - 2))
+        axes = (0, *range(2, block.ndim))
+        count += block.size // channels
+        total += values.sum(axes)
+        squares += (values**2).sum(axes)
+    mean, variance = total / count, squares / count - (total / count) ** 2
+    if not np.isfinite(squares).all():
+        raise InputError("the images hold NaN or infinite pixels: replace them before training")
+    if (variance <= 0).any():
+        channel = int(np.argmin(variance))
+        raise InputError(f"channel {channel} is constant over all images: nothing can be learned from it")
+    return Statistics(tuple((mean + shift).tolist()), tuple(np.sqrt(variance).tolist()), _grey_step(samples))
+
+
+def _blocks(samples: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    for array in samples:
+        frame_bytes = max(1, array[0].size * 8)
+        step = max(1, STREAM_BYTES // frame_bytes)
+        for start in range(0, len(array), step):
+            yield array[start : start + step]
+
+
+def _grey_step(samples: Sequence[np.ndarray], look_at: int = 200_000) -> float:
+    """The smallest difference between grey values where values repeat (integers, also stored as floats)."""
+    values = np.concatenate([np.ravel(array[0])[: look_at // len(samples) + 1] for array in samples[:50]])
+    distinct = np.unique(values.astype(np.float64))
+    if len(distinct) < 2 or len(distinct) > 0.5 * len(values):
+        return 0.0
+    return float(np.diff(distinct).min())
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of one or several files, with what is needed to cut training crops from them.
+
+    arrays: (n, c, *space) in file dtype, perhaps memory-mapped; all with the same c and number of space axes.
+    """
+
+    arrays: Sequence[np.ndarray]
+    statistics: Statistics
+    train: tuple[tuple[int, int], ...]  # (array, frame) pairs
+    validation: tuple[tuple[int, int], ...]  # empty where there are too few frames to hold any out
+
+    @staticmethod
+    def split(arrays: Sequence[np.ndarray], share: float, seed: int) -> Frames:
+        """Hold out ``share`` of the frames, chosen by ``seed``, where there are at least ten."""
+        everything = [(a, i) for a, array in enumerate(arrays) for i in range(len(array))]
+        held = round(share * len(everything)) if len(everything) >= ENOUGH_FRAMES else 0
+        # A permutation of indices: shuffling the images themselves is how half of them get lost (method 8.3).
+        order = np.random.default_rng((seed, 1)).permutation(len(everything))
+        validation = sorted(everything[i] for i in order[:held])
+        train = sorted(everything[i] for i in order[held:])
+        return Frames(arrays, measure(arrays), tuple(train), tuple(validation))
+
+    @property
+    def dimensions(self) -> int:
+        return self.arrays[0].ndim - 2
+
+    def edges(self, crop: int | None, stride: int) -> tuple[int, ...]:
+        """Edges of the crops: at most ``crop`` and the largest frame, a multiple of ``stride``."""
+        wanted = crop or DEFAULT_CROP[self.dimensions]
+        largest = np.max([array.shape[2:] for array in self.arrays], axis=0)
+        return tuple(max(stride, min(wanted, int(size)) // stride * stride) for size in largest)
+
+    def epoch(self, edges: tuple[int, ...], batch: int) -> int:
+        """Updates until every frame was visited about as often as crops fit into it."""
+        crops = sum(max(1, int(np.prod(self.arrays[a].shape[2:])) // int(np.prod(edges))) for a, _ in self.train)
+        return max(1, round(crops / batch))
+
+    def batch(self, seed: int, step: int, count: int, edges: tuple[int, ...], noise_axis: str) -> np.ndarray:
+        """The normalised crops (count, c, *edges) of training step ``step``, float32.
+
+        Flipped at random across the noise axis only: flips along it, and rotations, would change the noise.
+        """
+        rng = np.random.default_rng((seed, 2, step))
+        return self._crops(rng, self.train, count, edges, noise_axis)
+
+    def validation_crops(self, seed: int, count: int, edges: tuple[int, ...]) -> np.ndarray:
+        """The same crops (count, c, *edges) every time, from held-out frames where there are any; never flipped."""
+        rng = np.random.default_rng((seed, 3))
+        return self._crops(rng, self.validation or self.train, count, edges, None)
+
+    def _crops(
+        self,
+        rng: np.random.Generator,
+        frames: Sequence[tuple[int, int]],
+        count: int,
+        edges: tuple[int, ...],
+        noise_axis: str | None,
+    ) -> np.ndarray:
+        pixels = np.array([np.prod(self.arrays[a].shape[2:], dtype=float) for a, _ in frames])
+        chosen = rng.choice(len(frames), size=count, p=pixels / pixels.sum())
+        crops = [self._crop(rng, frames[index], edges) for index in chosen]
+        if noise_axis is not None:
+            letters = "zyx"[-len(edges) :]
+            for index, crop in enumerate(crops):
+                flips = [1 + axis for axis, letter in enumerate(letters) if letter != noise_axis and rng.random() < 0.5]
+                crops[index] = np.flip(crop, tuple(flips))
+        return self.statistics.normalise(np.stack(crops))
+
+    def _crop(self, rng: np.random.Generator, where: tuple[int, int], edges: tuple[int, ...]) -> np.ndarray:
+        array, frame = where
+        pixels = self.arrays[array][frame]
+        starts = [
+            int(rng.integers(max(size - edge, 0) + 1)) for size, edge in zip(pixels.shape[1:], edges, strict=True)
+        ]
+        crop = pixels[(slice(None), *(slice(start, start + edge) for start, edge in zip(starts, edges, strict=True)))]
+        short = [(0, edge - size) for size, edge in zip(crop.shape[1:], edges, strict=True)]
+        return np.pad(crop, [(0, 0), *short], mode="symmetric") if any(after for _, after in short) else crop
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All that training needs, and what was understood on the way."""
+
+    settings: config.Config
+    frames: Frames
+    images: tuple[Image, ...]
+    inspection: Inspection | None  # the evidence for the noise axis, where it was measured
+
+
+def prepare(
+    sources: Sequence[np.ndarray | Image | str | Path],
+    axes: str | None,
+    noise_axis: str,
+    preset: str,
+    *layers: Mapping[str, Any],
+) -> Ready:
+    """Read the images, find out what the settings leave open (dimensions, channels, noise axis), split the frames.
+
+    Raises InputError, in one line, for images or settings at fault.
+    """
+    read = gather(sources, axes)
+    settings = config.build(preset, *layers)
+    given: dict[str, Any] = {}
+    for layer in layers:
+        given |= layer.get("model", {})
+    known = ("auto", *get_args(config.NoiseAxis))
+    if noise_axis not in known:
+        raise InputError(f"noise axis {noise_axis!r} is unknown: choose one of {', '.join(known)}")
+    if noise_axis == "auto":
+        noise_axis = given.get("noise_axis", "auto")
+
+    flat = all("Y" not in image.axes for image in read)
+    dimensions = given.get("dimensions", 3 if noise_axis == "z" else 1 if flat else 2)
+    spatial = images.SPATIAL[dimensions]
+    for image in read:
+        missing = [axis for axis in spatial if axis not in image.axes]
+        if missing:
+            raise InputError(
+                f"{_name(image)}: axes {image.axes}, but {dimensions}-D training needs {spatial}: "
+                f"axis {missing[0]} is missing (say which is which with --axes)"
+            )
+    if noise_axis not in ("auto", "none") and noise_axis.upper() not in spatial:
+        raise InputError(f"noise axis {noise_axis} is not one of the image's axes in space, {spatial}")
+
+    inspection = None
+    if noise_axis == "auto":
+        inspection = inspect_image(read[0], spatial)
+        noise_axis = inspection.axis
+    arrays = [images.to_samples(image, spatial) for image in read]
+    channels = arrays[0].shape[1]
+    for image, array in zip(read, arrays, strict=True):
+        if array.shape[1] != channels:
+            raise InputError(
+                f"{_name(image)}: {array.shape[1]} channel(s), but {_name(read[0])} has {channels}: "
+                "train on images of one kind"
+            )
+    settings = config.build(
+        preset, *layers, {"model": {"dimensions": dimensions, "channels": channels, "noise_axis": noise_axis}}
+    )
+    frames = Frames.split(arrays, settings.train.validation, settings.train.seed)
+    return Ready(settings, frames, tuple(read), inspection)
+
+
+def gather(sources: Sequence[np.ndarray | Image | str | Path], axes: str | None) -> list[Image]:
+    """Images from arrays, Images, files, folders and glob patterns; each checked for pixels that cannot be used."""
+    found: list[Image] = []
+    for source in sources:
+        if isinstance(source, Image):
+            found.append(source)
+        elif isinstance(source, str | Path):
+            found += [images.read(path, axes) for path in images.find([source])]
+        else:
+            found.append(images.from_array(np.asarray(source), axes))
+    for image in found:
+        images.check(image)
+    return found
+
+
+def _name(image: Image) -> str:
+    return str(image.path or "array")

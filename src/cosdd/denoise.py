@@ -1,0 +1,210 @@
+"""Denoising: posterior mean, standard deviation and samples, streamed.
+
+Encode each frame once, sample its latents many times, average the clean images (supplement section 2.3).
+The spread of the samples is the model's own uncertainty; it is not calibrated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosdd import checkpoint as files
+from cosdd import images
+from cosdd.checkpoint import Checkpoint
+from cosdd.config import InputError
+from cosdd.images import Image
+
+SAMPLES = 100  # the paper's number
+# Pixels that go through the networks together: as many samples as fit. Results do not depend on it.
+PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**22}
+
+
+@dataclass(frozen=True)
+class Result:
+    """Denoised images as float32 arrays in the axis order and grey values of the input.
+
+    mean: average of the samples, or the direct denoiser's estimate.
+    std: standard deviation over the samples; None with the direct denoiser.
+    samples: (k, *shape of the input), each a clean image that explains the noisy one equally well.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray | None
+    samples: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of ``denoise``."""
+
+    samples: int = SAMPLES
+    save_samples: int = 0
+    direct: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"samples is {self.samples}: at least 1 is needed")
+        if not 0 <= self.save_samples <= self.samples:
+            raise InputError(
+                f"save_samples is {self.save_samples}: expected 0 to the number of samples, {self.samples}"
+            )
+        if self.direct and self.save_samples:
+            raise InputError("the direct denoiser draws no samples: leave out either direct or save_samples")
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A trained model at work; ``cosdd.train`` and ``cosdd.load`` return one."""
+
+    checkpoint: Checkpoint
+
+    @staticmethod
+    def load(path: str | Path) -> Denoiser:
+        """Read a model file. Raises InputError where it is missing, damaged or too new."""
+        return Denoiser(files.load(path))
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write a model file (.safetensors). Raises InputError where it exists and ``overwrite`` is off."""
+        files.save(self.checkpoint, path, overwrite)
+
+    @property
+    def spatial(self) -> str:
+        """The axes that the model sees as space: "X", "YX" or "ZYX"; all others are separate images."""
+        return images.SPATIAL[self.checkpoint.settings.model.dimensions]
+
+    def denoise(
+        self,
+        noisy: np.ndarray | Image | str | Path,
+        *,
+        axes: str | None = None,
+        samples: int = SAMPLES,
+        save_samples: int = 0,
+        direct: bool = False,
+        seed: int = 0,
+        progress: Callable[[float], None] | None = None,
+    ) -> Result:
+        """Denoise an array, an Image or a file; all at once.
+
+        axes: letters such as "TYX" where an array or file does not say (2-D is YX, 3-D is TYX).
+        samples: posterior samples to average. save_samples: how many of them to return.
+        direct: use the direct denoiser, one pass. progress: called with the share done, 0 to 1.
+        Raises InputError for images that the model cannot denoise.
+        """
+        if isinstance(noisy, Image):
+            image = noisy
+        elif isinstance(noisy, str | Path):
+            image = images.read(noisy, axes)
+        else:
+            image = images.from_array(np.asarray(noisy), axes)
+        settings = Settings(samples, save_samples, direct, seed)
+        frames = self.frames(image)
+        means, stds, kept = [], [], []
+        for frame in self.stream(frames, settings):
+            if not isinstance(frame, Result):
+                if progress:
+                    progress(frame)
+                continue
+            means.append(frame.mean)
+            stds.append(frame.std)
+            kept.append(frame.samples)
+
+        def whole(parts: list[np.ndarray]) -> np.ndarray:
+            return images.from_samples(np.stack(parts), image, self.spatial)
+
+        return Result(
+            mean=whole(means),
+            std=None if direct else whole(stds),
+            samples=np.stack([whole(list(one)) for one in zip(*kept, strict=True)]) if save_samples else None,
+        )
+
+    def frames(self, image: Image) -> np.ndarray:
+        """The image as (n, c, *space). Raises InputError where dimensions, channels or pixels do not fit."""
+        name = image.path or "the array"
+        missing = [axis for axis in self.spatial if axis not in image.axes]
+        if missing:
+            raise InputError(
+                f"{name}: axes {image.axes}, but this model was trained on {self.spatial} images: "
+                f"axis {missing[0]} is missing (say which is which with --axes)"
+            )
+        images.check(image)
+        frames = images.to_samples(image, self.spatial)
+        channels = self.checkpoint.settings.model.channels
+        if frames.shape[1] != channels:
+            raise InputError(
+                f"{name}: {frames.shape[1]} channel(s), but this model was trained on {channels}: "
+                "denoise images of the same kind, or train a model on these"
+            )
+        return frames
+
+    @torch.inference_mode()
+    def stream(self, frames: np.ndarray, settings: Settings) -> Iterator[Result | float]:
+        """Denoise (n, c, *space) frame by frame: yields the share done (float) often, and a Result per frame.
+
+        A Result's arrays are (c, *space), its samples (k, c, *space). Memory does not grow with the number
+        of samples: mean and variance are streamed in float32.
+        """
+        from cosdd.training import make_fabric  # torch and Lightning load only when there is work
+
+        network, statistics = self.checkpoint.network, self.checkpoint.statistics
+        if settings.direct and network.direct is None:
+            raise InputError(
+                "this model has no direct denoiser: leave out --direct, or train with --set model.direct=true"
+            )
+        fabric = make_fabric()
+        network = network.to(fabric.device)
+        for index in range(len(frames)):
+            x = torch.from_numpy(statistics.normalise(frames[index : index + 1])).to(fabric.device)
+            if settings.direct:
+                mean = network.denoise_directly(x).float().cpu().numpy()
+                yield Result(statistics.restore(mean)[0], None, None)
+            else:
+                yield from self._sampled(x, index, len(frames), settings)
+            yield (index + 1) / len(frames)
+
+    def _sampled(self, x: Tensor, index: int, count: int, settings: Settings) -> Iterator[Result | float]:
+        network, statistics = self.checkpoint.network, self.checkpoint.statistics
+        features, window = network.encode(x)
+        at_once = max(1, PIXELS_AT_ONCE.get(x.device.type, 2**20) // x[0, 0].numel())
+        mean, squares = torch.zeros_like(x), torch.zeros_like(x)
+        kept: list[Tensor] = []
+        done = 0
+        while done < settings.samples:
+            batch = range(done, min(done + at_once, settings.samples))
+            repeated = [feature.expand(len(batch), *feature.shape[1:]) for feature in features]
+            drawn = network.sample(repeated, window, _latent_noise(settings.seed, index, batch)).float()
+            for sample in drawn.split(1):  # Welford
+                done += 1
+                step = sample - mean
+                mean += step / done
+                squares += step * (sample - mean)
+                if len(kept) < settings.save_samples:
+                    kept.append(sample.cpu())
+            yield (index + done / settings.samples) / count
+        std = torch.sqrt(squares / max(done - 1, 1))
+        restored = [statistics.restore(sample.numpy())[0] for sample in kept]
+        yield Result(
+            statistics.restore(mean.cpu().numpy())[0],
+            statistics.restore_std(std.cpu().numpy())[0],
+            np.stack(restored) if restored else None,
+        )
+
+
+def _latent_noise(seed: int, frame: int, samples: range) -> Callable[[int, torch.Size, torch.device], Tensor]:
+    """Latent noise that depends on (seed, frame, sample, level) and not on how many samples go together."""
+
+    def draw(level: int, shape: torch.Size, device: torch.device) -> Tensor:
+        noise = []
+        for sample in samples:
+            key = np.random.SeedSequence((seed, frame, sample, level)).generate_state(1, np.uint64)[0]
+            generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
+            noise.append(torch.randn(shape[1:], generator=generator))
+        return torch.stack(noise).to(device)
+
+    return draw

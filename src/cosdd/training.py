@@ -1,0 +1,270 @@
+"""Training: one readable loop that yields a record per step.
+
+run = start(config, frames)
+for record in fit(run):
+    ...                       # show progress, stop early
+trained = finish(run)         # the best weights seen, as a Checkpoint
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from cosdd import config
+from cosdd.checkpoint import Checkpoint
+from cosdd.data import Frames
+from cosdd.model import COSDD
+
+VALIDATION_CROPS = 32
+PLATEAU_FACTOR, PLATEAU_ENDS = 0.1, 1e-5  # supplement section 2.1: a tenth of the rate after a plateau
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one update did. Losses are detached tensors: reading one waits for the device."""
+
+    step: int
+    seconds: float  # of training so far
+    progress: float  # share of the budget that is used, 0 to 1
+    lr: float
+    losses: dict[str, Tensor]
+    validation: dict[str, float] | None  # at some steps: nll, kl, elbo, signal on the fixed crops
+
+
+@dataclass
+class Run:
+    """The state of a training run."""
+
+    settings: config.Config
+    frames: Frames
+    fabric: Fabric
+    network: COSDD  # the plain module; ``wrapped`` is the same one behind Fabric
+    wrapped: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+    edges: tuple[int, ...]
+    average: Weights  # moving average of the weights, or the weights themselves without one
+    step: int = 0
+    seconds: float = 0.0
+    skipped: int = 0  # updates left out because a loss or gradient was not finite
+    history: list[dict[str, float]] = field(default_factory=list)  # one entry per validation
+    best: Weights | None = None
+    best_elbo: float = -math.inf
+    waited: int = 0  # validations without gain (schedule plateau)
+    lr_scale: float = 1.0  # of the plateau schedule
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Does the device compute bfloat16 convolutions quicker than float32 ones?"""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":  # emulated, and slow, without matrix instructions (performance section 8)
+        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+    return False
+
+
+def make_fabric() -> Fabric:
+    """Choose the device; quiet, because progress is ours to show.
+
+    Fabric's own mixed precision would round the images to bfloat16 on their way in: see ``arithmetic``.
+    """
+    for name in ("lightning_fabric", "lightning_fabric.utilities.seed", "lightning_fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return Fabric(accelerator="auto", devices=1)
+
+
+def in_bfloat16(precision: str, device: torch.device) -> bool:
+    """Do the networks run in bfloat16? Likelihood, KL and grey values are float32 in any case."""
+    return precision == "bfloat16" or (precision == "auto" and native_bfloat16(device))
+
+
+def arithmetic(run: Run) -> torch.autocast:
+    """The context in which the networks run."""
+    device = run.fabric.device
+    return torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(run.settings.train.precision, device))
+
+
+def start(settings: config.Config, frames: Frames) -> Run:
+    """Build networks, optimiser and moving average for the frames; nothing is trained yet."""
+    fabric = make_fabric()
+    torch.manual_seed(settings.train.seed)
+    network = COSDD(settings.model)
+    network.noise.set_smallest_sigma(frames.statistics.smallest_sigma())
+    if settings.model.dimensions == 2:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kind = {"adamax": torch.optim.Adamax, "adam": torch.optim.Adam}[settings.train.optimiser]
+    optimiser = kind(network.parameter_groups(), lr=settings.train.lr)
+    wrapped, wrapped_optimiser = fabric.setup(network, optimiser)
+    edges = frames.edges(settings.train.crop, network.stride)
+    average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    return Run(settings, frames, fabric, network, wrapped, wrapped_optimiser, edges, average)  # type: ignore[arg-type]
+
+
+def fit(run: Run) -> Iterator[Record]:
+    """Train until the budget is used, the loss has plateaued for good, or the caller stops asking."""
+    train = run.settings.train
+    budget_validations = {round(i * 1000 / train.validations) for i in range(1, train.validations + 1)}
+    epoch = run.frames.epoch(run.edges, train.batch)
+    with warnings.catch_warnings():
+        # Lightning looks for a loop of its own kind; ours is in plain sight.
+        warnings.filterwarnings("ignore", module="lightning_fabric")
+        while True:
+            began = time.perf_counter()
+            before = progress(run)
+            run.network.train()
+            set_lr(run, before)
+            losses = update(run, with_direct=before >= train.direct_from)
+            run.step += 1
+            follow(run)
+            run.seconds += time.perf_counter() - began
+            after = progress(run)
+
+            if train.schedule == "plateau":
+                due = run.step % epoch == 0 or after >= 1
+            else:
+                due = any(before * 1000 < mark <= after * 1000 for mark in budget_validations)
+            validation = None
+            if due:
+                began = time.perf_counter()
+                validation = validate(run)
+                run.seconds += time.perf_counter() - began
+            yield Record(run.step, run.seconds, min(after, 1.0), lr(run), losses, validation)
+            if after >= 1 or (train.schedule == "plateau" and run.lr_scale < PLATEAU_ENDS):
+                return
+
+
+def progress(run: Run) -> float:
+    """Share of the budget that is used; where steps and time are both given, of the one nearer its end."""
+    train = run.settings.train
+    shares = [run.step / train.steps] if train.steps else []
+    if train.time and not train.steps:
+        shares.append(run.seconds / train.time)
+    return max(shares, default=0.0)
+
+
+def set_lr(run: Run, share: float) -> None:
+    train = run.settings.train
+    if train.schedule == "plateau":
+        scale = run.lr_scale
+    else:
+        # Rise, then a cosine to zero that ends with the budget: the average settles with it.
+        rise = min(1.0, (share + 1e-3) / max(train.warmup, 1e-3))
+        scale = rise * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    for group in run.optimiser.param_groups:
+        group["lr"] = train.lr * scale
+
+
+def lr(run: Run) -> float:
+    return run.optimiser.param_groups[0]["lr"]
+
+
+def update(run: Run, with_direct: bool) -> dict[str, Tensor]:
+    """One summed loss, one backward, one optimiser step.
+
+    The three networks' gradients are disjoint, so this equals three optimisers, one for each (method 2.3, 2.4).
+    """
+    train, model = run.settings.train, run.settings.model
+    batch = run.frames.batch(train.seed, run.step, train.batch, run.edges, model.noise_axis)
+    crops = torch.from_numpy(batch).to(run.fabric.device)
+    # Latent noise, like the crops, depends on seed and step alone.
+    torch.manual_seed((train.seed * 1_000_003 + run.step) % 2**63)
+    run.optimiser.zero_grad(set_to_none=True)
+    total: dict[str, Tensor] = {}
+    for part in crops.chunk(min(train.virtual_batches, train.batch)):
+        with arithmetic(run):
+            terms = run.wrapped(part, with_direct=with_direct)
+        share = len(part) / len(crops)
+        loss = sum_losses(terms) * share
+        run.fabric.backward(loss)
+        for name, value in terms.items():
+            total[name] = total.get(name, 0) + value.detach() * share  # type: ignore[assignment]
+    if train.clip is not None:
+        norm = run.fabric.clip_gradients(
+            run.wrapped,
+            run.optimiser,
+            max_norm=train.clip,
+            error_if_nonfinite=False,  # type: ignore[arg-type]
+        )
+    else:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in run.network.parameters() if p.grad is not None])
+    if norm is not None and not torch.isfinite(norm):
+        run.skipped += 1  # one bad batch must not cost the run
+    else:
+        run.optimiser.step()
+    return total
+
+
+def sum_losses(terms: dict[str, Tensor]) -> Tensor:
+    """The loss of a training step: -elbo + signal (+ direct)."""
+    loss = terms["signal"] - terms["elbo"]
+    return loss + terms["direct"] if "direct" in terms else loss
+
+
+@torch.no_grad()
+def follow(run: Run) -> None:
+    """Let the moving average follow the weights; its memory grows to 1 / (1 - ema) updates."""
+    decay = min(run.settings.train.ema, (1 + run.step) / (10 + run.step))
+    for name, value in run.network.state_dict().items():
+        if decay == 0 or not value.is_floating_point():
+            run.average[name].copy_(value)
+        else:
+            run.average[name].lerp_(value, 1 - decay)
+
+
+@torch.no_grad()
+def validate(run: Run) -> dict[str, float]:
+    """Losses of the averaged weights on fixed crops with fixed latent noise; remembers the best weights."""
+    train = run.settings.train
+    crops = torch.from_numpy(run.frames.validation_crops(train.seed, VALIDATION_CROPS, run.edges))
+    training = {name: value.clone() for name, value in run.network.state_dict().items()}
+    run.network.load_state_dict(run.average)
+    run.network.eval()
+    torch.manual_seed(train.seed)
+    sums: dict[str, float] = {}
+    try:
+        for part in crops.split(max(1, train.batch // train.virtual_batches)):
+            with arithmetic(run):
+                terms = run.wrapped(part.to(run.fabric.device))
+            for name in ("nll", "kl", "elbo", "signal", "direct"):
+                if name in terms:
+                    sums[name] = sums.get(name, 0.0) + float(terms[name]) * len(part) / len(crops)
+    finally:
+        run.network.load_state_dict(training)
+    entry = {"step": float(run.step), "seconds": run.seconds, "lr": lr(run), **sums}
+    run.history.append(entry)
+    if sums["elbo"] > run.best_elbo:
+        run.best_elbo, run.waited = sums["elbo"], 0
+        run.best = {name: value.clone() for name, value in run.average.items()}
+    else:
+        run.waited += 1
+        if train.schedule == "plateau" and run.waited >= train.patience:
+            # A tenth after a plateau; a second plateau in a row ends the run (supplement section 2.1).
+            run.waited, run.lr_scale = 0, run.lr_scale * PLATEAU_FACTOR
+    return sums
+
+
+def finish(run: Run) -> Checkpoint:
+    """The best weights seen, ready to denoise. Also right after an interruption, as soon as a step was made."""
+    if run.best is None or (run.step and run.history[-1]["step"] != run.step):
+        validate(run)
+    assert run.best is not None
+    network = COSDD(run.settings.model)
+    network.load_state_dict({name: value.cpu() for name, value in run.best.items()})
+    return Checkpoint(
+        settings=run.settings,
+        statistics=run.frames.statistics,
+        network=network.eval(),
+        history=tuple(run.history),
+        steps=run.step,
+        seconds=run.seconds,
+    )

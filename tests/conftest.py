@@ -1,0 +1,28 @@
+"""Shapes are checked at run time in the tests: every annotated tensor function of the package."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+# Before anything imports the package.
+_hook = install_import_hook("cosdd", "beartype.beartype")
+
+import torch  # noqa: E402
+
+DATA = Path(os.environ.get("COSDD_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(autouse=True)
+def _quiet_and_equal():
+    """Each test starts from the same random numbers."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real images that are never part of the project; tests that need them are skipped without them."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real images at {DATA}: set COSDD_DATA")
+    return DATA
