@@ -20,7 +20,7 @@ from safetensors.torch import save as to_bytes
 from cosdd import __version__, config
 from cosdd.config import InputError
 from cosdd.data import Statistics
-from cosdd.model import COSDD
+from cosdd.model import COSDD, BlindRow, build
 
 FORMAT_VERSION = 1
 
@@ -31,7 +31,7 @@ class Checkpoint:
 
     settings: config.Config
     statistics: Statistics
-    network: COSDD  # in evaluation mode, on the CPU
+    network: COSDD | BlindRow  # in evaluation mode, on the CPU
     history: tuple[Mapping[str, float], ...]  # one entry per validation
     steps: int
     seconds: float
@@ -94,7 +94,7 @@ def load(path: str | Path) -> Checkpoint:
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise InputError(f"{path}: the model's header is damaged ({_brief(error)})") from None
             with torch.device("meta"):  # shapes only, nothing allocated
-                network = COSDD(settings.model)
+                network = build(settings)
             wanted = {name: (list(value.shape), value.dtype) for name, value in network.state_dict().items()}
             if set(wanted) != set(file.keys()):
                 raise InputError(f"{path}: the model's tensors do not fit its settings")

@@ -40,6 +40,9 @@ Seed = Annotated[int, typer.Option(help="Makes the command repeatable.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Any setting, such as train.lr=1e-3.")
 ]
+MethodName = Annotated[
+    str | None, typer.Option(help="cosdd (the paper's), blind-row (quick, closed form) or auto.", show_default=False)
+]
 PresetName = Annotated[str | None, typer.Option(help=f"Where settings start from: {', '.join(config.PRESETS)}.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings from a YAML file.")]
 Budget = Annotated[str | None, typer.Option("--time", help="Training time, such as 90s, 10m or 2h.")]
@@ -61,6 +64,7 @@ def train(
     noise_axis: Annotated[
         str, typer.Option(help="Axis along which the noise is correlated: auto, x (rows), y (columns), z or none.")
     ] = "auto",
+    method: MethodName = None,
     preset: PresetName = None,
     config_file: ConfigFile = None,
     settings: Settings = None,
@@ -76,7 +80,7 @@ def train(
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: a model file ends in .safetensors: use -o {output.with_suffix('.safetensors')}")
     checkpoint.refuse_existing(output, overwrite)
-    layers = _layers(config_file, settings, time_, seed)
+    layers = _layers(config_file, settings, time_, seed, method)
     ready = data.prepare(list(paths), axes, noise_axis, preset or "tiny", *layers)
     for image in ready.images:
         out.print(image.describe())
@@ -96,7 +100,8 @@ def train(
     out.print(
         f"trained {trained.steps} steps in {trained.seconds:.0f} s"
         + (f" ({run.skipped} skipped: not finite)" if run.skipped else "")
-        + f": nll {last['nll']:.3f}, kl {last['kl']:.3f} nats per pixel, signal {last['signal']:.3f}"
+        + ": "
+        + ", ".join(f"{name} {last[name]:.3f}" for name in training.SHOWN if name in last)
     )
     out.print(f"model: {output}   history: {history}")
     inputs = " ".join(_quoted(name) for name in files)
@@ -180,6 +185,7 @@ def demo(
         "demo"
     ),
     time_: Budget = "3m",
+    method: MethodName = None,
     preset: PresetName = None,
     settings: Settings = None,
     samples: Samples = 100,
@@ -190,7 +196,7 @@ def demo(
     from cosdd import demo as story
     from cosdd.training import Record
 
-    layers = _layers(None, settings, time_, seed)
+    layers = _layers(None, settings, time_, seed, method)
     summary: dict[str, Any] = {}
     steps = story.run(output, preset or "tiny", seed, overwrite, layers, samples)
     item: Any = next(steps)
@@ -232,10 +238,12 @@ def _complain(error: InputError) -> None:
 
 
 def _layers(
-    config_file: Path | None, settings: list[str] | None, budget: str | None, seed: int | None
+    config_file: Path | None, settings: list[str] | None, budget: str | None, seed: int | None, method: str | None
 ) -> list[dict[str, Any]]:
-    """Settings in the order in which they win: file, --time and --seed, --set."""
+    """Settings in the order in which they win: file, --method, --time and --seed, --set."""
     layers = [config.from_file(config_file)] if config_file else []
+    if method is not None:
+        layers.append({"method": method})
     if budget is not None:
         layers.append({"train": {"time": budget}})
     if seed is not None:
@@ -245,22 +253,24 @@ def _layers(
 
 
 def _describe_run(run: Run) -> None:
-    from cosdd import training
+    from cosdd import device
 
     settings, frames = run.settings, run.frames
     count = sum(parameter.numel() for parameter in run.network.parameters())
     budget = f"{settings.train.steps} steps" if settings.train.steps else f"{settings.train.time:g} s"
     held = f"{len(frames.validation)} held out for validation" if frames.validation else "none held out: too few"
-    bits = "bfloat16" if training.in_bfloat16(settings.train.precision, run.fabric.device) else "float32"
+    bits = "bfloat16" if device.in_bfloat16(settings.train.precision, run.fabric.device) else "float32"
     crop = " x ".join(map(str, run.edges))
     out.print(
-        f"noise axis {settings.model.noise_axis}; preset {settings.preset}, {count / 1e6:.1f} M parameters; "
+        f"noise axis {settings.model.noise_axis}; method {settings.method}, preset {settings.preset}, {count / 1e6:.1f} M parameters; "
         f"{len(frames.train)} frames ({held}), crops {crop}; {run.fabric.device.type}, {bits}; budget {budget}"
     )
 
 
 def _losses(record: Record) -> dict[str, float]:
-    return {name: float(record.losses[name]) for name in ("nll", "kl", "signal", "direct") if name in record.losses}
+    from cosdd.training import SHOWN
+
+    return {name: float(record.losses[name]) for name in SHOWN if name in record.losses}
 
 
 @contextmanager

@@ -17,6 +17,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 NoiseAxis = Literal["x", "y", "z", "none"]
+Method = Literal["auto", "blind-row", "cosdd"]
+METHODS: tuple[str, ...] = get_args(Method)
 Preset = Literal["tiny", "small", "large"]
 PRESETS: tuple[str, ...] = get_args(Preset)
 
@@ -96,8 +98,33 @@ class Model(Section):
     signal_layers: int = Field(default=2, ge=0, le=16, description="3-wide convolutions of the signal decoder.")
     signal_features: int = Field(default=32, ge=1, le=1024, description="Filters of the signal decoder.")
     direct: bool = Field(default=True, description="Train a direct denoiser, which gives the mean in one pass.")
+    direct_from: float = Field(default=0.6, ge=0, lt=1, description="Share of the budget after which it trains.")
     direct_features: int = Field(
         default=32, ge=1, le=512, description="Feature channels of the direct denoiser's finest level."
+    )
+
+
+class BlindRow(Section):
+    """The blind-row Bayesian denoiser (docs/blind-row.md); dimensions, channels and noise axis are those of model."""
+
+    features: tuple[int, ...] = Field(
+        default=(32, 48, 64),
+        min_length=1,
+        max_length=8,
+        description="Feature channels of its U-Net, finest level first.",
+    )
+    blocks: int = Field(default=1, ge=1, le=8, description="Residual blocks on each level of its U-Net.")
+    period: int = Field(
+        default=4, ge=2, le=16, description="Every so many rows are predicted at once, from those between."
+    )
+    rank: int = Field(
+        default=4, ge=1, le=64, description="Factors per pixel of the signal's uncertainty along the row."
+    )
+    widths: tuple[float, ...] = Field(
+        default=(1.0, 4.0), min_length=1, max_length=8, description="Length scales of that uncertainty in pixels."
+    )
+    reward: float = Field(
+        default=0.02, ge=0, le=1, description="Reward in nats for noise that explains variance, early in the training."
     )
 
 
@@ -135,9 +162,6 @@ class Train(Section):
         default=0.995, ge=0, lt=1, description="Decay of the moving average of the weights; 0 switches it off."
     )
     clip: float | None = Field(default=None, gt=0, description="Largest gradient norm; larger ones are scaled down.")
-    direct_from: float = Field(
-        default=0.6, ge=0, lt=1, description="Share of the budget after which the direct denoiser trains."
-    )
     validation: float = Field(
         default=0.1, gt=0, lt=1, description="Share of the frames held out where there are at least ten."
     )
@@ -152,7 +176,13 @@ class Config(Section):
     """A training run from end to end."""
 
     preset: Preset = Field(default="tiny", description="Where the values that are not given come from.")
+    method: Method = Field(
+        default="auto",
+        description="cosdd is the paper's model, blind-row the quick closed-form one; auto is blind-row where an image "
+        "has other rows to learn from, else cosdd.",
+    )
     model: Model = Model()
+    blind_row: BlindRow = BlindRow()
     train: Train = Train()
 
 
@@ -167,13 +197,15 @@ _PAPER_TRAIN: dict[str, Any] = {
     "steps": 80_000, "time": None, "batch": 16, "virtual_batches": 4, "crop": 256, "optimiser": "adamax", "lr": 2e-3,
     "schedule": "plateau", "patience": 50, "ema": 0.0,
 }  # fmt: skip
-_PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "tiny": {"model": {}, "train": {}},
+_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {},
     "small": {
+        "method": "cosdd",
         "model": _PAPER_MODEL | {"levels": 6, "features": 64, "max_features": 64, "latents": 32, "final_latents": 64},
         "train": _PAPER_TRAIN,
     },
     "large": {
+        "method": "cosdd",
         "model": _PAPER_MODEL
         | {"levels": 14, "features": 128, "max_features": 128, "latents": 64, "final_latents": 128},
         "train": _PAPER_TRAIN,
@@ -181,17 +213,26 @@ _PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+# Each method has a training recipe of its own.
+_BLIND_ROW_TRAIN = {"train": {"optimiser": "adam", "lr": 3e-3, "batch": 8, "ema": 0.99, "clip": 5.0}}
+_TINY_TRAIN: dict[str, dict[str, Any]] = {"auto": _BLIND_ROW_TRAIN, "blind-row": _BLIND_ROW_TRAIN, "cosdd": {}}
+
+
 def build(preset: str = "tiny", *layers: Mapping[str, Any]) -> Config:
     """Make a configuration from a preset and layers of nested settings; later layers win.
 
     Raises InputError, in one line, for an unknown preset, an unknown name or a value out of range.
     """
-    values: dict[str, Any] = {"model": {}, "train": {}}
     for layer in layers:
         preset = layer.get("preset", preset)
     if preset not in _PRESETS:
         raise InputError(f"preset {preset!r} is unknown: choose one of {', '.join(PRESETS)}")
+    method = "auto"
     for layer in (_PRESETS[preset], *layers):
+        method = layer.get("method", method)
+    by_method = {} if preset != "tiny" else _TINY_TRAIN.get(str(method), {})
+    values: dict[str, Any] = {"model": {}, "blind_row": {}, "train": {}}
+    for layer in (_PRESETS[preset], by_method, *layers):
         for section, settings in layer.items():
             if isinstance(settings, Mapping) and section in values:
                 values[section] |= settings
@@ -238,12 +279,16 @@ def from_file(path: str | Path) -> dict[str, Any]:
     if settings is None:
         return {}
     if not isinstance(settings, dict):
-        raise InputError(f"{path}: expected sections 'model' and 'train', saw a {type(settings).__name__}")
+        raise InputError(f"{path}: expected sections such as model and train, saw a {type(settings).__name__}")
     return settings
 
 
 def _names(location: tuple[int | str, ...]) -> list[str]:
-    section: Any = {"model": Model, "train": Train}.get(str(location[0]), Config) if len(location) > 1 else Config
+    section: Any = (
+        {"model": Model, "blind_row": BlindRow, "train": Train}.get(str(location[0]), Config)
+        if len(location) > 1
+        else Config
+    )
     return list(section.model_fields)
 
 

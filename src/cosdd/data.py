@@ -231,9 +231,11 @@ def prepare(
                 f"{_name(image)}: {array.shape[1]} channel(s), but {_name(read[0])} has {channels}: "
                 "train on images of one kind"
             )
-    settings = config.build(
-        preset, *layers, {"model": {"dimensions": dimensions, "channels": channels, "noise_axis": noise_axis}}
-    )
+    method = settings.method
+    if method == "auto":  # a blind row has to be told from other rows, which 1-D images do not have
+        method = "cosdd" if dimensions == 1 else "blind-row"
+    found = {"dimensions": dimensions, "channels": channels, "noise_axis": noise_axis}
+    settings = config.build(preset, *layers, {"method": method, "model": found})
     frames = Frames.split(arrays, settings.train.validation, settings.train.seed)
     return Ready(settings, frames, tuple(read), inspection)
 

@@ -14,6 +14,7 @@ import numpy as np
 from cosdd import data, images, metrics, report, simulate, training
 from cosdd.config import InputError
 from cosdd.denoise import Denoiser, Result, Settings
+from cosdd.model import COSDD
 
 TRAIN_IMAGES, TEST_IMAGES, SIZE = 120, 8, 128
 SUMMARY = "summary.json"
@@ -48,8 +49,10 @@ def run(
 
     results: list[Result] = []
     frames = denoiser.frames(stack)
+    draws = isinstance(denoiser.checkpoint.network, COSDD)
+    asked = Settings(samples=samples, seed=seed, save_samples=1 if draws else 0)
     denoising_began = time.perf_counter()
-    for part in denoiser.stream(frames, Settings(samples=samples, seed=seed, save_samples=1)):
+    for part in denoiser.stream(frames, asked):
         if isinstance(part, Result):
             results.append(part)
         else:
@@ -67,14 +70,16 @@ def run(
         "psnr_denoised": psnr(denoised),
         "psnr_gaussian": psnr(blurred),
         "gaussian_sigma": round(float(sigma), 3),
-        "psnr_one_sample": psnr(np.stack([r.samples[0, 0] for r in results if r.samples is not None])),
     }
-    if denoiser.checkpoint.network.direct is not None:
+    if all(result.samples is not None for result in results):
+        summary["psnr_one_sample"] = psnr(np.stack([r.samples[0, 0] for r in results if r.samples is not None]))
+    network = denoiser.checkpoint.network
+    summary |= {"method": denoiser.checkpoint.settings.method}
+    if isinstance(network, COSDD) and network.direct is not None:
         direct = denoiser.denoise(stack, direct=True).mean
         summary["psnr_direct"] = psnr(direct)
     summary |= {
         "psnr_convention": "range 1, per image, then mean",
-        "kl_nats_per_pixel": round(denoiser.checkpoint.history[-1]["kl"], 4),
         "steps": denoiser.checkpoint.steps,
         "samples": samples,
         "seed": seed,

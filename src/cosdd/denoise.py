@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from cosdd import checkpoint as files
-from cosdd import images
+from cosdd import device, images
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.images import Image
+from cosdd.model import COSDD, BlindRow
 
 SAMPLES = 100  # the paper's number
 # Pixels that go through the networks together: as many samples as fit. Results do not depend on it.
@@ -150,27 +151,51 @@ class Denoiser:
         A Result's arrays are (c, *space), its samples (k, c, *space). Memory does not grow with the number
         of samples: mean and variance are streamed in float32.
         """
-        from cosdd.training import make_fabric  # torch and Lightning load only when there is work
-
         network, statistics = self.checkpoint.network, self.checkpoint.statistics
-        if settings.direct and network.direct is None:
+        if settings.direct and not (isinstance(network, COSDD) and network.direct is not None):
             raise InputError(
-                "this model has no direct denoiser: leave out --direct, or train with --set model.direct=true"
+                "this model has no direct denoiser: leave out --direct, or train with --method cosdd "
+                "--set model.direct=true"
             )
-        fabric = make_fabric()
-        network = network.to(fabric.device)
+        if settings.save_samples and not isinstance(network, COSDD):
+            raise InputError(
+                "a blind-row model knows mean and standard deviation and draws no samples: leave out "
+                "--save-samples, or train with --method cosdd"
+            )
+        where = device.best()
+        network = network.to(where)
         for index in range(len(frames)):
-            x = torch.from_numpy(statistics.normalise(frames[index : index + 1])).to(fabric.device)
-            if settings.direct:
-                mean = network.denoise_directly(x).float().cpu().numpy()
-                yield Result(statistics.restore(mean)[0], None, None)
+            x = torch.from_numpy(statistics.normalise(frames[index : index + 1])).to(where)
+            if isinstance(network, BlindRow):
+                with self._arithmetic(where):
+                    mean, std = network.posterior(x)
+                yield self._result(mean, std, [])
+            elif settings.direct:
+                with self._arithmetic(where):
+                    mean = network.denoise_directly(x)
+                yield self._result(mean, None, [])
             else:
-                yield from self._sampled(x, index, len(frames), settings)
+                yield from self._sampled(network, x, index, len(frames), settings)
             yield (index + 1) / len(frames)
 
-    def _sampled(self, x: Tensor, index: int, count: int, settings: Settings) -> Iterator[Result | float]:
-        network, statistics = self.checkpoint.network, self.checkpoint.statistics
-        features, window = network.encode(x)
+    def _arithmetic(self, where: torch.device) -> torch.autocast:
+        # Around single calls, never around a yield: the caller's own code must not run in bfloat16.
+        return device.arithmetic(self.checkpoint.settings.train.precision, where)
+
+    def _result(self, mean: Tensor, std: Tensor | None, samples: list[Tensor]) -> Result:
+        """Back to grey values: de-normalised in float32 at least, never in the networks' arithmetic."""
+        statistics = self.checkpoint.statistics
+        return Result(
+            statistics.restore(mean.float().cpu().numpy())[0],
+            None if std is None else statistics.restore_std(std.float().cpu().numpy())[0],
+            np.stack([statistics.restore(sample.numpy())[0] for sample in samples]) if samples else None,
+        )
+
+    def _sampled(
+        self, network: COSDD, x: Tensor, index: int, count: int, settings: Settings
+    ) -> Iterator[Result | float]:
+        with self._arithmetic(x.device):
+            features, window = network.encode(x)
         at_once = max(1, PIXELS_AT_ONCE.get(x.device.type, 2**20) // x[0, 0].numel())
         mean, squares = torch.zeros_like(x), torch.zeros_like(x)
         kept: list[Tensor] = []
@@ -178,7 +203,8 @@ class Denoiser:
         while done < settings.samples:
             batch = range(done, min(done + at_once, settings.samples))
             repeated = [feature.expand(len(batch), *feature.shape[1:]) for feature in features]
-            drawn = network.sample(repeated, window, _latent_noise(settings.seed, index, batch)).float()
+            with self._arithmetic(x.device):
+                drawn = network.sample(repeated, window, _latent_noise(settings.seed, index, batch)).float()
             for sample in drawn.split(1):  # Welford
                 done += 1
                 step = sample - mean
@@ -187,13 +213,7 @@ class Denoiser:
                 if len(kept) < settings.save_samples:
                     kept.append(sample.cpu())
             yield (index + done / settings.samples) / count
-        std = torch.sqrt(squares / max(done - 1, 1))
-        restored = [statistics.restore(sample.numpy())[0] for sample in kept]
-        yield Result(
-            statistics.restore(mean.cpu().numpy())[0],
-            statistics.restore_std(std.cpu().numpy())[0],
-            np.stack(restored) if restored else None,
-        )
+        yield self._result(mean, torch.sqrt(squares / max(done - 1, 1)), kept)
 
 
 def _latent_noise(seed: int, frame: int, samples: range) -> Callable[[int, torch.Size, torch.device], Tensor]:

@@ -22,10 +22,13 @@ from torch import Tensor
 from cosdd import config
 from cosdd.checkpoint import Checkpoint
 from cosdd.data import Frames
-from cosdd.model import COSDD
+from cosdd.device import arithmetic
+from cosdd.model import COSDD, BlindRow, build
 
 VALIDATION_CROPS = 32
 PLATEAU_FACTOR, PLATEAU_ENDS = 0.1, 1e-5  # supplement section 2.1: a tenth of the rate after a plateau
+
+SHOWN = ("nll", "kl", "elbo", "signal", "direct", "blind_mse")  # loss terms worth a look
 
 Weights = dict[str, Tensor]
 
@@ -49,7 +52,7 @@ class Run:
     settings: config.Config
     frames: Frames
     fabric: Fabric
-    network: COSDD  # the plain module; ``wrapped`` is the same one behind Fabric
+    network: COSDD | BlindRow  # the plain module; ``wrapped`` is the same one behind Fabric
     wrapped: torch.nn.Module
     optimiser: torch.optim.Optimizer
     edges: tuple[int, ...]
@@ -59,53 +62,34 @@ class Run:
     skipped: int = 0  # updates left out because a loss or gradient was not finite
     history: list[dict[str, float]] = field(default_factory=list)  # one entry per validation
     best: Weights | None = None
-    best_elbo: float = -math.inf
+    best_evidence: float = -math.inf  # elbo, or log-likelihood where it is exact; nats per pixel
     waited: int = 0  # validations without gain (schedule plateau)
     lr_scale: float = 1.0  # of the plateau schedule
-
-
-def native_bfloat16(device: torch.device) -> bool:
-    """Does the device compute bfloat16 convolutions quicker than float32 ones?"""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":  # emulated, and slow, without matrix instructions (performance section 8)
-        return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
-    return False
 
 
 def make_fabric() -> Fabric:
     """Choose the device; quiet, because progress is ours to show.
 
-    Fabric's own mixed precision would round the images to bfloat16 on their way in: see ``arithmetic``.
+    Fabric's own mixed precision would round the images to bfloat16 on their way in; ``device.arithmetic`` does not.
     """
     for name in ("lightning_fabric", "lightning_fabric.utilities.seed", "lightning_fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return Fabric(accelerator="auto", devices=1)
 
 
-def in_bfloat16(precision: str, device: torch.device) -> bool:
-    """Do the networks run in bfloat16? Likelihood, KL and grey values are float32 in any case."""
-    return precision == "bfloat16" or (precision == "auto" and native_bfloat16(device))
-
-
-def arithmetic(run: Run) -> torch.autocast:
-    """The context in which the networks run."""
-    device = run.fabric.device
-    return torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(run.settings.train.precision, device))
-
-
 def start(settings: config.Config, frames: Frames) -> Run:
     """Build networks, optimiser and moving average for the frames; nothing is trained yet."""
     fabric = make_fabric()
     torch.manual_seed(settings.train.seed)
-    network = COSDD(settings.model)
-    network.noise.set_smallest_sigma(frames.statistics.smallest_sigma())
+    network = build(settings)
+    if isinstance(network, COSDD):
+        network.noise.set_smallest_sigma(frames.statistics.smallest_sigma())
     if settings.model.dimensions == 2:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = {"adamax": torch.optim.Adamax, "adam": torch.optim.Adam}[settings.train.optimiser]
     optimiser = kind(network.parameter_groups(), lr=settings.train.lr)
     wrapped, wrapped_optimiser = fabric.setup(network, optimiser)
-    edges = frames.edges(settings.train.crop, network.stride)
+    edges = frames.edges(settings.train.crop, network.stride if isinstance(network, COSDD) else 16)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     return Run(settings, frames, fabric, network, wrapped, wrapped_optimiser, edges, average)  # type: ignore[arg-type]
 
@@ -123,7 +107,7 @@ def fit(run: Run) -> Iterator[Record]:
             before = progress(run)
             run.network.train()
             set_lr(run, before)
-            losses = update(run, with_direct=before >= train.direct_from)
+            losses = update(run, before)
             run.step += 1
             follow(run)
             run.seconds += time.perf_counter() - began
@@ -161,14 +145,14 @@ def set_lr(run: Run, share: float) -> None:
         rise = min(1.0, (share + 1e-3) / max(train.warmup, 1e-3))
         scale = rise * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
     for group in run.optimiser.param_groups:
-        group["lr"] = train.lr * scale
+        group["lr"] = train.lr * scale * group.get("lr_scale", 1.0)
 
 
 def lr(run: Run) -> float:
     return run.optimiser.param_groups[0]["lr"]
 
 
-def update(run: Run, with_direct: bool) -> dict[str, Tensor]:
+def update(run: Run, share_used: float) -> dict[str, Tensor]:
     """One summed loss, one backward, one optimiser step.
 
     The three networks' gradients are disjoint, so this equals three optimisers, one for each (method 2.3, 2.4).
@@ -181,11 +165,10 @@ def update(run: Run, with_direct: bool) -> dict[str, Tensor]:
     run.optimiser.zero_grad(set_to_none=True)
     total: dict[str, Tensor] = {}
     for part in crops.chunk(min(train.virtual_batches, train.batch)):
-        with arithmetic(run):
-            terms = run.wrapped(part, with_direct=with_direct)
+        with arithmetic(train.precision, run.fabric.device):
+            terms = run.wrapped(part, share_used)
         share = len(part) / len(crops)
-        loss = sum_losses(terms) * share
-        run.fabric.backward(loss)
+        run.fabric.backward(terms["loss"] * share)
         for name, value in terms.items():
             total[name] = total.get(name, 0) + value.detach() * share  # type: ignore[assignment]
     if train.clip is not None:
@@ -202,12 +185,6 @@ def update(run: Run, with_direct: bool) -> dict[str, Tensor]:
     else:
         run.optimiser.step()
     return total
-
-
-def sum_losses(terms: dict[str, Tensor]) -> Tensor:
-    """The loss of a training step: -elbo + signal (+ direct)."""
-    loss = terms["signal"] - terms["elbo"]
-    return loss + terms["direct"] if "direct" in terms else loss
 
 
 @torch.no_grad()
@@ -233,17 +210,18 @@ def validate(run: Run) -> dict[str, float]:
     sums: dict[str, float] = {}
     try:
         for part in crops.split(max(1, train.batch // train.virtual_batches)):
-            with arithmetic(run):
+            with arithmetic(train.precision, run.fabric.device):
                 terms = run.wrapped(part.to(run.fabric.device))
-            for name in ("nll", "kl", "elbo", "signal", "direct"):
+            for name in SHOWN:
                 if name in terms:
                     sums[name] = sums.get(name, 0.0) + float(terms[name]) * len(part) / len(crops)
     finally:
         run.network.load_state_dict(training)
     entry = {"step": float(run.step), "seconds": run.seconds, "lr": lr(run), **sums}
     run.history.append(entry)
-    if sums["elbo"] > run.best_elbo:
-        run.best_elbo, run.waited = sums["elbo"], 0
+    evidence = sums.get("elbo", -sums["nll"])  # the blind-row likelihood needs no bound
+    if evidence > run.best_evidence:
+        run.best_evidence, run.waited = evidence, 0
         run.best = {name: value.clone() for name, value in run.average.items()}
     else:
         run.waited += 1
@@ -254,11 +232,11 @@ def validate(run: Run) -> dict[str, float]:
 
 
 def finish(run: Run) -> Checkpoint:
-    """The best weights seen, ready to denoise. Also right after an interruption, as soon as a step was made."""
+    """The best weights seen, ready to denoise. Also after an interruption, once a step was made."""
     if run.best is None or (run.step and run.history[-1]["step"] != run.step):
         validate(run)
     assert run.best is not None
-    network = COSDD(run.settings.model)
+    network = build(run.settings)
     network.load_state_dict({name: value.cpu() for name, value in run.best.items()})
     return Checkpoint(
         settings=run.settings,

@@ -1,4 +1,4 @@
-"""COSDD: the parts joined."""
+"""COSDD: the parts joined; and ``build``, which makes the network that a configuration asks for."""
 
 from __future__ import annotations
 
@@ -10,10 +10,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cosdd import config
+from cosdd.model.blindrow import BlindRow
 from cosdd.model.ladder import Draw, Ladder, fresh_noise
 from cosdd.model.layers import pad_to_multiple
 from cosdd.model.noise import NoiseDecoder
 from cosdd.model.signal import DirectDenoiser, SignalDecoder
+
+
+def build(settings: config.Config) -> COSDD | BlindRow:
+    """The network of ``settings.method``, freshly initialised."""
+    if settings.method == "cosdd":
+        return COSDD(settings.model)
+    model, blind_row = settings.model, settings.blind_row
+    return BlindRow(
+        dimensions=model.dimensions, channels=model.channels, noise_axis=model.noise_axis,
+        features=blind_row.features, blocks=blind_row.blocks, period=blind_row.period,
+        rank=blind_row.rank, widths=blind_row.widths, reward=blind_row.reward,
+    )  # fmt: skip
 
 
 class COSDD(nn.Module):
@@ -60,12 +73,13 @@ class COSDD(nn.Module):
         return [{"name": name, "params": params} for name, params in groups.items() if params]
 
     def forward(
-        self, x: Float[Tensor, "b c *space"], draw: Draw = fresh_noise, with_direct: bool = True
+        self, x: Float[Tensor, "b c *space"], progress: float = 1.0, draw: Draw = fresh_noise
     ) -> dict[str, Tensor]:
         """Loss terms by name, scalars: nll, kl and elbo in nats per pixel (method 2.1), signal and direct as
-        mean squared errors; ``kl_levels`` holds the KL of each level, finest first.
+        mean squared errors; ``loss`` is what training minimises; ``kl_levels`` the KL of each level, finest first.
 
-        Edges of ``x`` must be multiples of ``stride``.
+        Edges of ``x`` must be multiples of ``stride``. ``progress`` is the share of the training budget that is
+        used: the direct denoiser joins in when its targets have settled.
         """
         code, kl_sums = self.ladder.top_down(self.ladder.bottom_up(x), draw)
         kl_levels = torch.stack(kl_sums) / x.numel()
@@ -79,8 +93,10 @@ class COSDD(nn.Module):
             "signal": F.mse_loss(clean, x),
             "kl_levels": kl_levels.detach(),
         }
-        if self.direct is not None and with_direct:
+        terms["loss"] = terms["signal"] - terms["elbo"]
+        if self.direct is not None and progress >= self.settings.direct_from:
             terms["direct"] = F.mse_loss(self.direct(x), clean.detach())
+            terms["loss"] = terms["loss"] + terms["direct"]
         return terms
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> tuple[list[Tensor], tuple[slice, ...]]:

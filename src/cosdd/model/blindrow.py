@@ -1,8 +1,25 @@
-"""Blind-row Bayesian denoiser (wip)."""
+"""Blind-row Bayesian denoiser: a quick estimate, a readable noise model, a warm start.
+
+Given the clean image, the rows of a noisy image are independent. So a network that sees every *other* row
+knows all that those rows can tell about row i, and nothing about the noise of row i. It predicts a Gaussian
+over the clean row, `p(signal_i | other rows) = N(mean_i, C_i)`; the noise of the row is Gaussian too,
+`N_i = white(mean_i) + correlated(mean_i) + row offset`, with a handful of global parameters. Both are learned by
+maximum likelihood of the noisy rows, `N(x_i; mean_i, C_i + N_i)`, and the clean row follows in closed form:
+
+    E[signal_i | x]   = mean_i + C_i (C_i + N_i)^-1 (x_i - mean_i)
+    Var[signal_i | x] = C_i - C_i (C_i + N_i)^-1 C_i
+
+This is Laine et al. 2019 ("High-quality self-supervised deep image denoising") with the blind spot grown to the
+whole row and the noise correlated along it. Here "row" is the line of pixels along the noise axis.
+"""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,319 +28,377 @@ from torch.nn import functional as F
 
 from cosdd.config import InputError
 
-CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+AXIS = {"x": -1, "none": -1, "y": -2, "z": -3}
+# Normalised images have unit variance; white noise below this (1 % of the image's standard deviation) is never
+# learned, which keeps every covariance safely positive definite in float32.
+FLOOR = 1e-4
+NUGGET = 1e-5
 
 
-def has_amx() -> bool:
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe and probe())
+# --- the network ----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _fast_bfloat16(device: str) -> bool:
+    """bfloat16 convolutions are 4 to 8 times faster with CPU tile instructions (AMX), slower without them."""
+    if device == "cpu":
+        probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+        return bool(probe and probe())
+    return device == "cuda" and torch.cuda.is_bf16_supported()
 
 
 class Block(nn.Module):
-    def __init__(self, dimensions: int, features: int, kernel=3) -> None:
-        super().__init__()
-        conv = CONV[dimensions]
-        self.conv1 = conv(features, features, kernel, padding=kernel // 2)
-        self.conv2 = conv(features, features, kernel, padding=kernel // 2)
-        with torch.no_grad():
-            self.conv2.weight.mul_(0.3)
+    """Residual block; starts close to the identity."""
 
-    def forward(self, x):
+    def __init__(self, dimensions: int, features: int) -> None:
+        super().__init__()
+        self.conv1 = CONV[dimensions](features, features, 3, padding=1)
+        self.conv2 = CONV[dimensions](features, features, 3, padding=1)
+        nn.init.kaiming_uniform_(self.conv2.weight, a=8.0)
+
+    def forward(self, x: Float[Tensor, "b f *space"]) -> Float[Tensor, "b f *space"]:
         return x + self.conv2(F.silu(self.conv1(F.silu(x))))
 
 
 class UNet(nn.Module):
-    def __init__(self, dimensions, inputs, outputs, features=(32, 48, 64), blocks=1):
+    """Residual U-Net without normalisation layers; any size (padded by repetition, then cropped)."""
+
+    def __init__(self, dimensions: int, inputs: int, outputs: int, features: Sequence[int], blocks: int = 1) -> None:
         super().__init__()
         conv = CONV[dimensions]
-        self.dimensions = dimensions
+        steps = list(itertools.pairwise(features))
+
+        def stack(width: int) -> nn.Sequential:
+            return nn.Sequential(*(Block(dimensions, width) for _ in range(blocks)))
+
         self.entry = conv(inputs, features[0], 3, padding=1)
-        self.down = nn.ModuleList([nn.Sequential(*[Block(dimensions, f) for _ in range(blocks)]) for f in features])
-        self.pool = nn.ModuleList([conv(a, b, 2, stride=2) for a, b in zip(features[:-1], features[1:], strict=True)])
-        self.rise = nn.ModuleList([conv(b, a, 1) for a, b in zip(features[:-1], features[1:], strict=True)])
-        self.up = nn.ModuleList([nn.Sequential(*[Block(dimensions, f) for _ in range(blocks)]) for f in features[:-1]])
+        self.down = nn.ModuleList(stack(f) for f in features)
+        self.pool = nn.ModuleList(conv(fine, coarse, 2, stride=2) for fine, coarse in steps)
+        self.rise = nn.ModuleList(conv(coarse, fine, 1) for fine, coarse in steps)
+        self.up = nn.ModuleList(stack(f) for f in features[:-1])
         self.head = conv(features[0], outputs, 1)
-        with torch.no_grad():
-            self.head.weight.mul_(0.1)
-            self.head.bias.zero_()
-        self.amx = has_amx()
+        nn.init.kaiming_uniform_(self.head.weight, a=25.0)
+        nn.init.zeros_(self.head.bias)
 
-    def forward(self, x):
-        space = x.shape[2:]
-        step = 2 ** len(self.pool)
-        pad = []
-        for n in reversed(space):
-            pad += [0, -n % step]
-        if any(pad):
-            x = F.pad(x, pad, mode="replicate")
-        if self.dimensions == 2:
-            x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.amx or x.device.type == "cuda"):
-            h = self.entry(x)
-            skips = []
-            for i, down in enumerate(self.down):
-                h = down(h)
-                if i < len(self.pool):
-                    skips.append(h)
-                    h = self.pool[i](h)
-            for i in reversed(range(len(self.pool))):
-                h = skips[i] + F.interpolate(self.rise[i](h), scale_factor=2, mode="nearest")
-                h = self.up[i](h)
+    def forward(self, x: Float[Tensor, "b i *space"]) -> Float[Tensor, "b o *space"]:
+        space, device = x.shape[2:], x.device.type
+        multiple = 2 ** len(self.pool)
+        x = F.pad(x, [p for n in reversed(space) for p in (0, -n % multiple)], mode="replicate")
+        x = x.contiguous(memory_format=torch.channels_last if len(space) == 2 else torch.channels_last_3d)
+        with torch.autocast(device, torch.bfloat16, enabled=_fast_bfloat16(device)):
+            h, skips = self.entry(x), []
+            for down, pool in zip(self.down, self.pool, strict=False):  # the last level has nothing below it
+                skips.append(down(h))
+                h = pool(skips[-1])
+            h = self.down[-1](h)
+            for rise, up, skip in reversed(list(zip(self.rise, self.up, skips, strict=True))):
+                h = up(skip + F.interpolate(rise(h), scale_factor=2.0))
             h = F.silu(h)
-        with torch.autocast(x.device.type, enabled=False):
-            y = self.head(h.float())
-        return y[(..., *[slice(0, n) for n in space])]
+        with torch.autocast(device, enabled=False):  # means and scales keep all their digits
+            y = self.head(h.to(self.head.weight.dtype))
+        return y[(..., *(slice(n) for n in space))]
 
 
-class GaussianRows(torch.autograd.Function):
-    """nll of rows and the whitened residual."""
+# --- Gaussian rows --------------------------------------------------------------------------------------------
+
+
+def signal_covariance(factors: Float[Tensor, "c n g r w"], kernels: Float[Tensor, "g w w"]) -> Float[Tensor, "c n w w"]:
+    """Covariance of the clean row given the other rows: `C_ij = sum_g <f_gi, f_gj> kernel_g(i - j)`.
+
+    The elementwise product of two positive semi-definite matrices is one again, whatever the network predicts:
+    the length of a pixel's factor is its uncertainty, the angle between two factors cuts their correlation
+    (edges), and the fixed kernels give the length scales.
+    """
+    covariance = torch.zeros((), dtype=factors.dtype, device=factors.device)
+    for g, kernel in enumerate(kernels):
+        f = factors[..., g, :, :]
+        covariance = torch.addcmul(covariance, f.mT @ f, kernel)
+    return covariance
+
+
+class RowEvidence(torch.autograd.Function):
+    """-log N(residual; 0, signal covariance + noise covariance), one value in nats per row.
+
+    With `P = covariance^-1` and `a = P residual` the gradient with respect to the covariance is `(P - a a^T) / 2`,
+    so one Cholesky factor serves value and gradient: twice as fast as differentiating through it.
+    """
 
     @staticmethod
-    def forward(ctx, residual, covariance):
-        W = residual.shape[-1]
-        L = torch.linalg.cholesky(covariance)
-        inv = torch.linalg.solve_triangular(L, torch.eye(W, dtype=L.dtype, device=L.device).expand_as(L), upper=False)
-        white = (inv @ residual[..., None])[..., 0]
-        alpha = (inv.mT @ white[..., None])[..., 0]
-        nll = (
-            0.5 * white.square().sum(-1) + L.diagonal(dim1=-2, dim2=-1).log().sum(-1) + 0.5 * W * math.log(2 * math.pi)
-        )
-        ctx.save_for_backward(alpha, inv)
-        ctx.mark_non_differentiable(alpha)
-        return nll, alpha
+    def forward(ctx: Any, residual, white, scale, kernel, offset, factors, kernels):
+        covariance = signal_covariance(factors, kernels)
+        covariance.addcmul_(scale[..., :, None] * kernel, scale[..., None, :]).add_(offset)
+        diagonal = covariance.diagonal(dim1=-2, dim2=-1)
+        diagonal.add_(white + NUGGET * diagonal.amax(-1, keepdim=True))
+        cholesky = torch.linalg.cholesky(covariance)
+        eye = torch.eye(residual.shape[-1], dtype=residual.dtype, device=residual.device).expand_as(cholesky)
+        whitener = torch.linalg.solve_triangular(cholesky, eye, upper=False)
+        z = whitener @ residual[..., None]
+        ctx.save_for_backward((whitener.mT @ z)[..., 0], whitener, scale, kernel, factors, kernels)
+        half_logdet = cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return 0.5 * z[..., 0].square().sum(-1) + half_logdet + 0.5 * residual.shape[-1] * math.log(2 * math.pi)
 
     @staticmethod
-    def backward(ctx, g, _):
-        alpha, inv = ctx.saved_tensors
-        precision = inv.mT @ inv
-        grad = (0.5 * g)[..., None, None] * (precision - alpha[..., :, None] * alpha[..., None, :])
-        return g[..., None] * alpha, grad
+    def backward(ctx: Any, *outputs: Any) -> Any:
+        a, whitener, scale, kernel, factors, kernels = ctx.saved_tensors
+        (upstream,) = outputs
+        g = whitener.mT @ whitener
+        g.sub_(a[..., :, None] * a[..., None, :]).mul_(0.5 * upstream[..., None, None])
+        to_factors = torch.stack([2 * factors[..., k, :, :] @ (g * kernels[k]) for k in range(len(kernels))], -3)
+        to_white = g.diagonal(dim1=-2, dim2=-1)
+        to_offset = g.sum((-3, -2, -1)).reshape(-1, 1, 1, 1)
+        scaled = g * scale[..., None, :]
+        to_scale = 2 * (scaled * kernel).sum(-1)
+        to_kernel = scaled.mul_(scale[..., :, None]).sum(-3, keepdim=True)
+        return upstream[..., None] * a, to_white, to_scale, to_kernel, to_offset, to_factors, None
 
 
-class NoiseModel(nn.Module):
-    def __init__(self, channels, taps=7, start=0.3, shot_kernel=True):
+class RowNoise(nn.Module):
+    """What a sensor or a scan adds to a row, in a few global numbers per channel (normalised units).
+
+    Variance of the white part: `white + white_gain * signal`; of the part that is correlated along the row:
+    `correlated + correlated_gain * signal`, with the autocorrelation of a short learned kernel (valid for every
+    kernel, of either sign); and one offset per row.
+    """
+
+    def __init__(self, channels: int, taps: int = 7) -> None:
         super().__init__()
-        self.log_offset = nn.Parameter(torch.full((channels,), math.log(start / 2)))
-        self.log_gain = nn.Parameter(torch.full((channels,), math.log(start / 8)))
-        self.log_correlated = nn.Parameter(torch.full((channels,), math.log(start / 2)))
-        self.log_row = nn.Parameter(torch.full((channels,), math.log(start / 1000)))
-        kernel = torch.exp(-0.5 * (torch.arange(taps) - taps // 2).float() ** 2 / 0.6**2).repeat(channels, 1)
-        self.kernel = nn.Parameter(kernel)
-        delta = torch.zeros(channels, taps)
-        delta[:, taps // 2] = 1
-        self.shot_kernel = nn.Parameter(delta, requires_grad=shot_kernel)
-        self.floor = 3e-4
 
-    def variance(self, signal, c):
-        o, g = self.log_offset.exp()[c], self.log_gain.exp()[c]
-        return (o + g * signal).clamp_min(self.floor)
+        def positive(value: float) -> nn.Parameter:
+            return nn.Parameter(torch.full((channels,), math.log(value)))
 
-    def taps(self, kernel):
-        return kernel / kernel.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-6)
+        # Normalised images have variance 1. At first noise explains all of it and the signal's share grows from
+        # there: started small, the noise never catches up with a flexible signal covariance.
+        self.log_white, self.log_white_gain = positive(0.5), positive(0.12)
+        self.log_correlated, self.log_correlated_gain = positive(0.5), positive(0.03)
+        self.log_offset = positive(1e-3)
+        lag = torch.arange(taps) - taps // 2
+        self.kernel = nn.Parameter(torch.exp(-0.5 * (lag / 0.6) ** 2).repeat(channels, 1))
 
-    def autocorrelation(self, kernel, W):
-        k = self.taps(kernel)
-        n = k.shape[-1]
-        full = F.conv1d(k[None], k[:, None], padding=n - 1, groups=k.shape[0])[0]  # channels, 2n-1
-        lag = torch.arange(W, device=k.device)
-        lag = (lag[:, None] - lag[None]) + n - 1
-        inside = (lag >= 0) & (lag < 2 * n - 1)
-        return torch.where(inside, full[:, lag.clamp(0, 2 * n - 2)], 0.0)  # channels, W, W
+    def white(self, signal: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w"]:
+        """Variance of the white part where the clean image is `signal`."""
+        variance = self.log_white.exp()[:, None, None] + self.log_white_gain.exp()[:, None, None] * signal
+        return variance.clamp_min(FLOOR)
 
-    def covariance(self, signal: Float[Tensor, "b c n w"]):
-        W = signal.shape[-1]
-        c = torch.arange(signal.shape[1], device=signal.device)[:, None, None]
-        a = self.variance(signal, c).sqrt()
-        eye = torch.eye(W, device=signal.device)
-        shot = 0.98 * self.autocorrelation(self.shot_kernel, W) + 0.02 * eye
-        corr = self.log_correlated.exp()[:, None, None] * (0.98 * self.autocorrelation(self.kernel, W) + 0.02 * eye)
-        return (
-            a[..., :, None] * a[..., None, :] * shot[:, None]
-            + (corr + 1e-6 + self.log_row.exp()[:, None, None])[:, None]
-        )
+    def correlated(self, signal: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w"]:
+        """Variance of the part that is correlated along the row."""
+        gain = self.log_correlated_gain.exp()[:, None, None]
+        return (self.log_correlated.exp()[:, None, None] + gain * signal).clamp_min(FLOOR / 10)
 
-    def sample(self, signal):
-        C = signal.shape[1]
-        c = torch.arange(C, device=signal.device).reshape(-1, *[1] * (signal.dim() - 2))
+    def offset(self) -> Float[Tensor, "c 1 1 1"]:
+        """Variance of the offset of a whole row."""
+        return self.log_offset.exp().clamp_min(FLOOR / 100)[:, None, None, None]
 
-        def coloured(kernel):
-            k = self.taps(kernel)
-            e = torch.randn(signal.shape, device=signal.device)
-            flat = e.movedim(1, 0).reshape(C, -1, e.shape[-1]).movedim(1, 0)
-            n = k.shape[-1]
-            y = F.conv1d(F.pad(flat, (n // 2, n // 2), mode="reflect"), k[:, None], groups=C)
-            y = 0.98**0.5 * y + 0.02**0.5 * torch.randn_like(y)
-            return y.movedim(0, 1).reshape(C, signal.shape[0], *signal.shape[2:]).movedim(0, 1)
+    def taps(self) -> Float[Tensor, "c taps"]:
+        return self.kernel / self.kernel.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-6)
 
-        a = self.variance(signal, c).sqrt()
-        return (
-            a * coloured(self.shot_kernel)
-            + (0.5 * self.log_correlated[c]).exp() * coloured(self.kernel)
-            + (0.5 * self.log_row[c]).exp() * torch.randn_like(signal[..., :1])
-        )
+    def autocorrelation(self, lags: int) -> Float[Tensor, "c lags"]:
+        """Correlation of the correlated part at lags 0, 1, ... (1 at lag 0)."""
+        k = self.taps()
+        full = F.conv1d(k[None], k[:, None], padding=k.shape[-1] - 1, groups=len(k))[0, :, k.shape[-1] - 1 :]
+        return F.pad(full, (0, lags))[:, :lags]
+
+    def toeplitz(self, width: int) -> Float[Tensor, "c 1 w w"]:
+        """Correlation matrix of the correlated part of a row."""
+        position = torch.arange(width, device=self.kernel.device)
+        return self.autocorrelation(width)[:, None, (position[:, None] - position).abs()]
+
+    def covariance(self, signal: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w w"]:
+        """Covariance of the noise of rows whose clean image is `signal`."""
+        scale = self.correlated(signal).sqrt()
+        correlated = scale[..., :, None] * self.toeplitz(signal.shape[-1]) * scale[..., None, :]
+        return correlated + self.offset() + torch.diag_embed(self.white(signal))
+
+
+# --- the whole ------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _lattice(height: int, period: int, offset: int) -> Tensor:
+    """For the rows offset, offset + period, ...: which rows the network reads. Shape (2 period - 2, rows).
+
+    These are the nearest `period - 1` rows on either side, so never a row of the lattice itself: the network is
+    blind to the rows it predicts by construction, however far its convolutions reach. Where the image ends, the
+    nearest row that is not in the lattice stands in.
+    """
+    readable = torch.tensor([row for row in range(height) if row % period != offset])
+    near = torch.tensor([d for d in range(1 - period, period) if d])
+    wanted = near[:, None] + torch.arange(offset, height, period)
+    return readable[(wanted[..., None] - readable).abs().argmin(-1)]
 
 
 class BlindRow(nn.Module):
+    """Blind-row Bayesian denoiser for images of two or three dimensions, normalised to mean 0, variance 1.
+
+    `noise_axis` is the spatial axis ("x" is the last) along which noise may be correlated; "none" means white
+    noise, where a row is as good a blind line as any. `period`: every so many rows are predicted at once, from
+    the rows between them. `rank` factors per pixel and length scale in `widths` (pixels) describe the signal's
+    uncertainty along the row. `reward`: nats that a doubling (in nats) of the noise is worth at the start.
+    """
+
     def __init__(
         self,
         *,
-        dimensions=2,
-        channels=1,
-        noise_axis="x",
-        features=(32, 48, 64),
-        blocks=1,
-        period=4,
-        rank=4,
-        widths=(1.0, 4.0),
-        reward=0.02,
-        shot_kernel=True,
-        rows=512,
-        direct=None,
-        alpha=0.3,
-        direct_blocks=1,
-        distill=0.0,
-    ):
+        dimensions: int = 2,
+        channels: int = 1,
+        noise_axis: str = "x",
+        features: tuple[int, ...] = (32, 48, 64),
+        blocks: int = 1,
+        period: int = 4,
+        rank: int = 4,
+        widths: tuple[float, ...] = (1.0, 4.0),
+        reward: float = 0.02,
+    ) -> None:
         super().__init__()
-        if dimensions < 2:
-            raise InputError("blind-row denoising needs other rows: the images have one dimension")
-        self.channels, self.period, self.rank, self.reward, self.rows = channels, period, rank, reward, rows
-        self.dimensions = dimensions
-        self.axis = {"x": -1, "none": -1, "y": -2, "z": -3}[noise_axis]
-        self.near = [d for d in range(1 - period, period) if d != 0]
-        groups = len(widths)
-        self.net = UNet(dimensions, channels * len(self.near), channels * (1 + rank * groups), features, blocks)
-        skip = torch.zeros(channels, len(self.near))
-        for i, d in enumerate(self.near):
-            skip[:, i] = 0.5 if abs(d) == 1 else 0
-        self.skip = nn.Parameter(skip)
-        self.log_width = nn.Parameter(torch.tensor(widths).log())
-        self.base = nn.Parameter(torch.full((channels, groups), 0.1))
-        self.noise = NoiseModel(channels, shot_kernel=shot_kernel)
-        self.direct = None
-        self.alpha, self.distill = alpha, distill
-        if direct:
-            self.direct = UNet(dimensions, channels, channels, direct, direct_blocks)
+        if dimensions not in CONV:
+            raise InputError(
+                f"blind-row denoising learns a row from the other rows: images need 2 or 3 spatial axes, not "
+                f"{dimensions}; use --method cosdd"
+            )
+        if -AXIS[noise_axis] > dimensions:
+            raise InputError(f"noise axis {noise_axis!r} needs images with {-AXIS[noise_axis]} spatial axes")
+        self.dimensions, self.channels, self.axis = dimensions, channels, AXIS[noise_axis]
+        self.period, self.rank, self.widths, self.reward = period, rank, widths, reward
+        near = 2 * period - 2
+        self.network = UNet(dimensions, channels * near, channels * (1 + rank * len(widths)), features, blocks)
+        # The mean starts as the average of the two adjacent rows, its uncertainty small and alike everywhere.
+        self.neighbours = nn.Parameter(torch.zeros(channels, near))
+        nn.init.constant_(self.neighbours[:, period - 2 : period], 0.5)
+        self.factor = nn.Parameter(torch.full((channels, len(widths), 1), 0.1))
+        self.noise = RowNoise(channels)
 
-    # -- blind prior
-    def prior(self, x, offset):
-        """x (b c *space), noise axis last -> mean (b c *cells w), factors (b c g r *cells w)."""
-        H = x.shape[-2]
-        P = self.period
-        cells = torch.arange(offset, H, P)
-        want = cells[:, None] + torch.tensor(self.near)
-        allowed = [i for i in range(H) if i % P != offset % P]
-        al = torch.tensor(allowed)
-        idx = al[(want[..., None] - al).abs().argmin(-1)]  # cells, near
-        n = len(cells)
-        u = x.index_select(-2, idx.T.reshape(-1).to(x.device)).unflatten(-2, (len(self.near), n))
-        u = u.movedim(-3, 2)  # b c near *space
-        b, c = u.shape[:2]
-        y = self.net(u.flatten(1, 2)).unflatten(1, (c, -1))
-        skip = self.skip.reshape(1, c, -1, *[1] * self.dimensions)
-        mean = (u * skip).sum(2) + y[:, :, 0]
-        f = y[:, :, 1:].unflatten(2, (len(self.log_width), self.rank))
-        f = torch.cat([f[:, :, :, :1] + self.base.reshape(1, c, -1, 1, *[1] * self.dimensions), f[:, :, :, 1:]], 3)
-        f = 3 * torch.tanh(f / 3)
-        return mean, f
+    def prior(
+        self, x: Float[Tensor, "b c *space"], offset: int
+    ) -> tuple[Float[Tensor, "c n w"], Float[Tensor, "c n g r w"]]:
+        """Mean and covariance factors of the clean rows offset, offset + period, ..., given all others.
 
-    def signal_covariance(self, f: Float[Tensor, "g r n w"]) -> Tensor:
-        """f (rows g r w) -> rows w w"""
-        W = f.shape[-1]
-        lag = torch.arange(W, device=f.device, dtype=f.dtype)
-        d2 = (lag[:, None] - lag[None]).square()
-        C = 0
-        for k in range(f.shape[1]):
-            kappa = torch.exp(-0.5 * d2 / self.log_width[k].exp().clamp(0.3, 30) ** 2)
-            C = C + (f[:, k].mT @ f[:, k]) * kappa
-        return C
+        The noise axis is last; n counts the rows of all images of the batch.
+        """
+        if x.shape[-2] < 2:
+            raise InputError("blind-row denoising learns a row from the other rows: the images have a single row")
+        c = self.channels
+        index = _lattice(x.shape[-2], self.period, offset).to(x.device)
+        seen = x.index_select(-2, index.flatten()).unflatten(-2, index.shape).movedim(-3, 2)
+        output = self._rows(self.network(seen.flatten(1, 2)))
+        mean = (self._rows(seen.flatten(1, 2)) * self.neighbours[:, None, :, None]).sum(2) + output[:, :, 0]
+        factors = output[:, :, 1:].unflatten(2, (len(self.widths), self.rank))
+        first, others = factors[..., :1, :], factors[..., 1:, :]
+        factors = torch.cat([first + self.factor[:, None, ..., None].reshape(c, 1, -1, 1, 1), others], -2)
+        return mean, 3 * torch.tanh(factors / 3)
 
-    def _rows(self, t, lead):
-        """(b c extra *cells w) -> (b c n extra w), n = all rows"""
-        b, c = t.shape[:2]
-        extra = t.shape[2 : t.dim() - self.dimensions]
-        t = t.reshape(b, c, math.prod(extra), -1, t.shape[-1]).movedim(2, 3)
-        return t.reshape(b, c, t.shape[2], *extra, t.shape[-1])
+    def _rows(self, t: Tensor) -> Tensor:
+        """(b, c k, *lines, w) -> (c, n, k, w)."""
+        t = t.unflatten(1, (self.channels, -1)).movedim(0, 1)
+        return t.movedim(2, -2).flatten(1, -3)
 
-    def forward(self, x, progress=0.0):
-        x = x.movedim(self.axis, -1) if self.axis != -1 else x
-        H = x.shape[-2]
-        offset = int(torch.randint(min(self.period, H), ()))
-        mean, f = self.prior(x, offset)
-        target = x[..., offset :: self.period, :]
+    def _kernels(self, like: Tensor) -> Float[Tensor, "g w w"]:
+        position = torch.arange(like.shape[-1], device=like.device, dtype=like.dtype)
+        distance = (position[:, None] - position).square()
+        # Smaller values would only be denormal numbers, on which CPUs are very slow.
+        return torch.stack([torch.exp(-0.5 * distance / width**2).clamp_min(1e-9) for width in self.widths])
+
+    def forward(self, x: Float[Tensor, "b c *space"], progress: float = 0.0) -> dict[str, Tensor]:
+        """Loss of one random lattice of rows; `progress` is the share of the training budget that is used.
+
+        `nll` is -log p(row | other rows) in nats per pixel. `loss` adds a small reward for noise that explains
+        variance, which fades in the first half of the training: it keeps texture from... being explained late.
+        """
+        x = x.movedim(self.axis, -1)
+        offset = int(torch.randint(min(self.period, x.shape[-2]), ()))
+        mean, factors = self.prior(x, offset)
         with torch.autocast(x.device.type, enabled=False):
-            m, t, ff = self._rows(mean, 0), self._rows(target, 0), self._rows(f, 0)
-            if m.shape[2] * m.shape[0] > self.rows:
-                keep = torch.randperm(m.shape[2])[: max(1, self.rows // m.shape[0])]
-                m, t, ff = m[:, :, keep], t[:, :, keep], ff[:, :, keep]
-            W = m.shape[-1]
-            N = self.noise.covariance(m)
-            C = self.signal_covariance(ff.reshape(-1, *ff.shape[3:])).reshape(N.shape)
-            nll, alpha = GaussianRows.apply(t - m, C + N)
-            nll = nll.mean() / W
-            reward = N.diagonal(dim1=-2, dim2=-1).log().mean()
-        out = {
-            "nll": nll,
-            "loss": nll - self.reward * max(0.0, 1 - 2 * progress) * reward,
-            "blind": (t - m).square().mean().detach(),
-        }
-        return out
+            row = self._rows(x[..., offset :: self.period, :])[:, :, 0]
+            white, correlated = self.noise.white(mean), self.noise.correlated(mean)
+            nll = RowEvidence.apply(
+                row - mean,
+                white,
+                correlated.sqrt(),
+                self.noise.toeplitz(row.shape[-1]),
+                self.noise.offset(),
+                factors,
+                self._kernels(row),
+            )
+            nll = nll.mean() / row.shape[-1]
+            reward = self.reward * max(0.0, 1 - 2 * progress) * (white + correlated).log().mean()
+        return {"loss": nll - reward, "nll": nll.detach(), "blind_mse": (row - mean).detach().square().mean()}
 
     @torch.no_grad()
-    def posterior(self, x, window=128):
-        x = x.movedim(self.axis, -1) if self.axis != -1 else x
-        mean, var = torch.empty_like(x), torch.empty_like(x)
-        W = x.shape[-1]
-        window = min(window, W)
-        stride = window // 2
-        starts = sorted({min(s, W - window) for s in range(0, max(1, W - window // 2), stride)})
+    def posterior(
+        self, x: Float[Tensor, "b c *space"], window: int = 128, batch: int = 1024
+    ) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]:
+        """Mean and standard deviation of the clean image given the noisy one.
+
+        Rows are solved in windows of that many pixels, half overlapping, of which the middle is kept: what lies
+        more than `window / 4` pixels away does not matter. `batch` rows at a time bound the memory.
+        """
+        x = x.movedim(self.axis, -1)
+        mean, std = torch.empty_like(x), torch.empty_like(x)
         for offset in range(min(self.period, x.shape[-2])):
-            m, f = self.prior(x, offset)
-            shape = m.shape
-            t = self._rows(x[..., offset :: self.period, :], 0)
-            m, f = self._rows(m, 0), self._rows(f, 0)
-            pm, pv = torch.empty_like(m), torch.empty_like(m)
-            for s in starts:
-                w = slice(s, s + window)
-                N = self.noise.covariance(m[..., w])
-                C = self.signal_covariance(f[..., w].reshape(-1, *f.shape[3:-1], window)).reshape(N.shape)
-                L = torch.linalg.cholesky(C + N)
-                half = torch.linalg.solve_triangular(L, C, upper=False)
-                white = torch.linalg.solve_triangular(L, (t - m)[..., w, None], upper=False)
-                a = 0 if s == 0 else window // 4
-                b = window if s + window == W else window - window // 4
-                pm[..., s + a : s + b] = (m[..., w] + (half.mT @ white)[..., 0])[..., a:b]
-                pv[..., s + a : s + b] = (C.diagonal(dim1=-2, dim2=-1) - half.square().sum(-2))[..., a:b]
-            mean[..., offset :: self.period, :] = pm.reshape(shape)
-            var[..., offset :: self.period, :] = pv.reshape(shape)
-        std = var.clamp_min(0).sqrt()
-        if self.axis != -1:
-            mean, std = mean.movedim(-1, self.axis), std.movedim(-1, self.axis)
-        return mean, std
+            rows = x[..., offset :: self.period, :]
+            prior_mean, factors = self.prior(x, offset)
+            solved = [
+                self._solve(*part, window)
+                for part in zip(
+                    self._rows(rows)[:, :, 0].split(batch, 1),
+                    prior_mean.split(batch, 1),
+                    factors.split(batch, 1),
+                    strict=True,
+                )
+            ]
+            for result, parts in zip((mean, std), zip(*solved, strict=True), strict=True):
+                whole = torch.cat(parts, 1).unflatten(1, (len(x), *rows.shape[2:-1]))
+                result[..., offset :: self.period, :] = whole.movedim(0, 1)
+        return mean.movedim(-1, self.axis), std.movedim(-1, self.axis)
+
+    def _solve(
+        self,
+        row: Float[Tensor, "c n w"],
+        mean: Float[Tensor, "c n w"],
+        factors: Float[Tensor, "c n g r w"],
+        window: int,
+    ) -> tuple[Float[Tensor, "c n w"], Float[Tensor, "c n w"]]:
+        width = row.shape[-1]
+        window = min(window, width)
+        posterior_mean, posterior_std = torch.empty_like(row), torch.empty_like(row)
+        for start in sorted({min(s, width - window) for s in range(0, width, max(1, window // 2))}):
+            span = slice(start, start + window)
+            signal = signal_covariance(factors[..., span], self._kernels(row[..., span]))
+            total = signal + self.noise.covariance(mean[..., span])
+            total.diagonal(dim1=-2, dim2=-1).mul_(1 + NUGGET)
+            cholesky = torch.linalg.cholesky(total)
+            half = torch.linalg.solve_triangular(cholesky, signal, upper=False)
+            residual = torch.linalg.solve_triangular(cholesky, (row - mean)[..., span, None], upper=False)
+            variance = signal.diagonal(dim1=-2, dim2=-1) - half.square().sum(-2)
+            # A later window overwrites the rim of the one before it, except for the rim of its own.
+            keep = slice(0 if start == 0 else window // 4, window)
+            posterior_mean[..., span][..., keep] = (mean[..., span] + (half.mT @ residual)[..., 0])[..., keep]
+            posterior_std[..., span][..., keep] = variance.clamp_min(0)[..., keep].sqrt()
+        return posterior_mean, posterior_std
 
     @torch.no_grad()
-    def noise_model(self):
-        n = self.noise
-        o, g, c = n.log_offset.exp(), n.log_gain.exp(), n.log_correlated.exp()
-        k1, k2 = n.autocorrelation(n.shot_kernel, 8)[:, 0], n.autocorrelation(n.kernel, 8)[:, 0]
-        total = 0.98 * (k1 * o[:, None] + k2 * c[:, None])
-        total[:, 0] /= 0.98
-        r = lambda t: [round(v, 5) for v in t.flatten().tolist()]
+    def noise_model(self) -> dict[str, list[float] | list[list[float]]]:
+        """The learned noise in normalised units, one entry per channel.
+
+        Variance of the noise at signal s: `variance + gain * s`, of which `correlated + correlated_gain * s` is
+        correlated along the row and `row_offset` is common to a row. `autocorrelation` is that of the total noise
+        without row offsets at the mean signal, at lags 1, 2, ...; `kernel_autocorrelation` that of its correlated
+        part alone.
+        """
+        noise = self.noise
+        white, correlated = noise.log_white.exp(), noise.log_correlated.exp()
+        kernel = noise.autocorrelation(noise.kernel.shape[-1])[:, 1:]
         return {
-            "gain": r(g),
-            "offset": r(o),
-            "correlated": r(c),
-            "k1": r(k1[:, :4]),
-            "k2": r(k2[:, :5]),
-            "autocorrelation": r((total / total[:, :1])[:, :5]),
-            "total": r(total[:, 0]),
-            "row": r(n.log_row.exp()),
-            "width": r(self.log_width.exp()),
+            "variance": (white + correlated + noise.offset().flatten()).tolist(),
+            "gain": (noise.log_white_gain.exp() + noise.log_correlated_gain.exp()).tolist(),
+            "correlated": correlated.tolist(),
+            "correlated_gain": noise.log_correlated_gain.exp().tolist(),
+            "row_offset": noise.offset().flatten().tolist(),
+            "autocorrelation": (kernel * (correlated / (white + correlated))[:, None]).tolist(),
+            "kernel_autocorrelation": kernel.tolist(),
         }
 
-    def parameter_groups(self):
-        noise = [p for p in self.noise.parameters() if p.requires_grad]
-        ids = {id(p) for p in noise}
-        return [
-            {"params": [p for p in self.parameters() if id(p) not in ids], "lr_scale": 1.0},
-            {"params": noise, "lr_scale": 10.0},
-        ]
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The few noise parameters learn ten times faster than the network, so that noise is explained first."""
+        noise = list(self.noise.parameters())
+        others = [p for name, p in self.named_parameters() if not name.startswith("noise.")]
+        return [{"params": others, "lr_scale": 1.0}, {"params": noise, "lr_scale": 10.0}]

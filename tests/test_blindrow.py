@@ -1,0 +1,165 @@
+"""Blind-row Bayesian denoiser: blind to its own row, exact in closed form, and it learns the noise."""
+
+import copy
+
+import pytest
+import torch
+
+from cosdd.config import InputError
+from cosdd.model.blindrow import BlindRow, RowEvidence, signal_covariance
+
+SMALL = {"features": (8, 12), "rank": 2}
+
+
+def trained_looking(**settings) -> BlindRow:
+    """A model whose heads are far from their start, so that every term of the covariance matters."""
+    torch.manual_seed(0)
+    model = BlindRow(**{**SMALL, **settings})
+    torch.nn.init.normal_(model.network.head.weight, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize("height", [2, 3, 7, 12])
+def test_a_row_is_never_seen_by_the_network_that_predicts_it(height):
+    model = trained_looking()
+    x = torch.randn(1, 1, height, 10, requires_grad=True)
+    for offset in range(min(model.period, height)):
+        mean, factors = model.prior(x, offset)
+        for n, row in enumerate(range(offset, height, model.period)):
+            (gradient,) = torch.autograd.grad(mean[0, n].sum() + factors[0, n].sum(), x, retain_graph=True)
+            assert gradient[0, 0, row].abs().max() == 0
+            assert gradient.abs().max() > 0
+
+
+def test_posterior_is_the_dense_gaussian_one():
+    model = trained_looking().double()
+    x = torch.randn(2, 1, 9, 21, dtype=torch.float64)
+    mean, std = model.posterior(x)
+    for offset in range(4):
+        prior_mean, factors = model.prior(x, offset)
+        signal = signal_covariance(factors, model._kernels(prior_mean))
+        noise = model.noise.covariance(prior_mean)
+        precision = torch.linalg.inv(signal + noise)
+        row = x[:, 0, offset::4].flatten(0, 1)
+        expected = prior_mean[0] + (signal @ precision)[0].matmul((row - prior_mean[0])[..., None])[..., 0]
+        variance = (signal - signal @ precision @ signal).diagonal(dim1=-2, dim2=-1)[0]
+        torch.testing.assert_close(mean[:, 0, offset::4].flatten(0, 1), expected, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(std[:, 0, offset::4].flatten(0, 1) ** 2, variance, atol=1e-3, rtol=1e-3)
+
+
+def test_windows_of_a_wide_image_agree_with_the_whole_row():
+    model = trained_looking()
+    x = torch.randn(1, 1, 8, 300)
+    for windowed, whole in zip(model.posterior(x), model.posterior(x, window=300), strict=True):
+        assert (windowed - whole).abs().max() < 0.02
+
+
+def test_evidence_and_its_gradient_are_those_of_a_multivariate_normal():
+    torch.manual_seed(0)
+
+    def leaf(*shape):
+        return torch.rand(*shape, dtype=torch.float64, requires_grad=True)
+
+    kernel = torch.eye(6, dtype=torch.float64)[None, None].clone().requires_grad_()
+    kernels = torch.ones(2, 6, 6, dtype=torch.float64)
+    inputs = (leaf(2, 3, 6), leaf(2, 3, 6), leaf(2, 3, 6), kernel, leaf(2, 1, 1, 1), leaf(2, 3, 2, 2, 6))
+    residual, white, scale, _, offset, factors = inputs
+    covariance = signal_covariance(factors, kernels) + offset + torch.diag_embed(white + scale**2)
+    expected = -torch.distributions.MultivariateNormal(torch.zeros_like(residual), covariance).log_prob(residual)
+    evidence = RowEvidence.apply(*inputs, kernels)
+    torch.testing.assert_close(evidence, expected, atol=1e-3, rtol=1e-3)
+    got = torch.autograd.grad(evidence.sum(), [residual, white, scale, offset, factors])
+    want = torch.autograd.grad(expected.sum(), [residual, white, scale, offset, factors])
+    torch.testing.assert_close(got, want, atol=1e-2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("lag_one", [0.4, -0.3])
+def test_noise_is_recovered_from_noisy_images_alone(lag_one):
+    torch.manual_seed(0)
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    phase = torch.rand(32, 1, 1, 2) * 6
+    clean = 0.8 * torch.sin(x / 9 + y / 13 + phase[..., 0]) + 0.8 * torch.sin(y / 8 - x / 11 + phase[..., 1])
+    theta = (1 - (1 - 4 * lag_one**2) ** 0.5) / (2 * lag_one)
+    white = torch.randn(32, 1, 64, 65)
+    correlated = (white[..., 1:] + theta * white[..., :-1]) / (1 + theta**2) ** 0.5
+    noisy = clean[:, None].squeeze(2) if clean.dim() == 4 else clean[:, None]
+    noisy = noisy + correlated * (0.15 + 0.06 * noisy).clamp_min(0).sqrt()
+    model = BlindRow(features=(16, 24))
+    groups = [{"params": g["params"], "lr": 3e-3 * g["lr_scale"]} for g in model.parameter_groups()]
+    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.98))
+    steps = 260
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, [g["lr"] for g in groups], total_steps=steps, pct_start=0.1, cycle_momentum=False
+    )
+    for step in range(steps):
+        pick = torch.randint(32, (4,))
+        loss = model(noisy[pick][..., :32], step / steps)["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    learned = model.noise_model()
+    assert learned["variance"][0] == pytest.approx(0.15, rel=0.15)
+    assert learned["gain"][0] == pytest.approx(0.06, rel=0.4)
+    assert learned["autocorrelation"][0][0] == pytest.approx(lag_one, abs=0.08)
+    mean, std = model.posterior(noisy[:4])
+    error = mean - clean[:4, None]
+    assert error.square().mean() < 0.25 * (noisy[:4] - clean[:4, None]).square().mean()
+    assert 0.8 < (error.abs() < 1.645 * std).float().mean() < 0.98
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (33, 50), (1, 9), (6, 5, 7)])
+def test_any_size_works(shape):
+    model = trained_looking(dimensions=len(shape), channels=2)
+    x = torch.randn(2, 2, *shape)
+    if shape[-2] == 1:
+        with pytest.raises(InputError, match="single row"):
+            model.posterior(x)
+        return
+    assert torch.isfinite(model(x)["loss"])
+    mean, std = model.posterior(x)
+    assert mean.shape == std.shape == x.shape
+    assert torch.isfinite(mean).all()
+    assert (std >= 0).all()
+
+
+def test_columns_are_rows_transposed():
+    rows = trained_looking(noise_axis="x")
+    columns = trained_looking(noise_axis="y")
+    columns.load_state_dict(rows.state_dict())
+    x = torch.randn(1, 1, 12, 20)
+    for a, b in zip(rows.posterior(x), columns.posterior(x.mT), strict=True):
+        torch.testing.assert_close(a, b.mT)
+
+
+def test_depth_can_be_the_noise_axis():
+    along_x = trained_looking(dimensions=3)
+    along_z = trained_looking(dimensions=3, noise_axis="z")
+    along_z.load_state_dict(along_x.state_dict())
+    x = torch.randn(1, 1, 5, 6, 8)
+    torch.testing.assert_close(along_x.posterior(x)[0], along_z.posterior(x.movedim(-1, -3))[0].movedim(-3, -1))
+
+
+def test_images_without_other_rows_are_refused():
+    with pytest.raises(InputError, match="other rows"):
+        BlindRow(dimensions=1)
+    with pytest.raises(InputError, match="noise axis"):
+        BlindRow(dimensions=2, noise_axis="z")
+
+
+def test_extreme_parameters_stay_finite():
+    model = trained_looking()
+    with torch.no_grad():
+        for parameter in model.noise.parameters():
+            parameter.fill_(-40.0)
+        model.network.head.weight.mul_(100)
+    out = model(torch.randn(2, 1, 16, 64) * 5)
+    out["loss"].backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    assert torch.isfinite(model.posterior(torch.randn(1, 1, 16, 200))[0]).all()
+
+
+def test_a_copy_gives_the_same_answer():
+    model = trained_looking()
+    x = torch.randn(1, 1, 8, 16)
+    torch.testing.assert_close(copy.deepcopy(model).posterior(x), model.posterior(x))
