@@ -1,4 +1,4 @@
-"""Shapes are checked at run time in the tests: every annotated tensor function of the package."""
+"""Shapes are checked at run time in the tests: every annotated tensor function of the model."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Before anything imports the package.
-_hook = install_import_hook("cosdd", "beartype.beartype")
+_hook = install_import_hook("cosdd.model", "beartype.beartype")
 
 import torch  # noqa: E402
 

@@ -134,7 +134,7 @@ def test_a_built_configuration_never_changes():
         ({"model": {"noise_axis": "diagonal"}}, "'x', 'y', 'z' or 'none'"),
         ({"model": {"noise_axis": "z", "dimensions": 2}}, "noise_axis"),
         ({"model": {"noise_axis": "y", "dimensions": 1}}, "noise_axis"),
-        ({"model": None}, "model=None"),
+        ({"model": 3}, "model=3"),
         ({"preset": ["small"]}, "preset"),
         ({"preset": None}, "preset"),
         ({"method": ["cosdd"]}, "method"),
@@ -200,6 +200,13 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path, content):
     with pytest.raises(InputError, match=r"c\.yaml") as caught:
         config.from_file(path)
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_section_changes_nothing(tmp_path):
+    """Everything in it commented out, as people do."""
+    (tmp_path / "c.yaml").write_text("model:\ntrain:\n  # lr: 0.1\n")
+    built = config.build("tiny", config.from_file(tmp_path / "c.yaml"), {"train": {"time": "5m"}})
+    assert built == config.build("tiny", {"train": {"time": "5m"}})
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -144,8 +144,7 @@ def test_big_endian_imagej_stack_stays_in_the_file(tmp_path):
     assert np.shares_memory(images.to_samples(image, "YX"), image.data)
     np.testing.assert_array_equal(image.data, data)
     assert image.describe() == (
-        "fiji.tif: 4 x 5 x 12 x 20 (TZYX), uint16, pixel size 2 x 0.25 x 0.2 micrometer, "
-        "one frame every 0.1 second"
+        "fiji.tif: 4 x 5 x 12 x 20 (TZYX), uint16, pixel size 2 x 0.25 x 0.2 micrometer, one frame every 0.1 second"
     )
 
 
@@ -154,9 +153,7 @@ def test_plain_pages_are_frames(tmp_path, compression):
     data = sample("TYX").data
     with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
         for page in data:
-            tif.write(
-                page, compression=compression, metadata=None, resolution=(25400, 25400), resolutionunit=2
-            )
+            tif.write(page, compression=compression, metadata=None, resolution=(25400, 25400), resolutionunit=2)
     image = images.read(tmp_path / "a.tif")
     assert image.axes == "TYX"
     assert (image.pixel_size, image.unit) == ({"Y": 1.0, "X": 1.0}, {"Y": "micrometer", "X": "micrometer"})

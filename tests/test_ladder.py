@@ -28,6 +28,11 @@ def fixed(seed=0):
     return draw
 
 
+def silent(level, shape, device):
+    """No latent noise: the mean is the sample."""
+    return torch.zeros(shape)
+
+
 # --------------------------------------------------------------------------------------- distributions
 
 
@@ -35,9 +40,7 @@ def test_kl_is_that_of_torch_in_float64():
     shape = (4, 3, 5)
     mq, mp = torch.randn(2, *shape, dtype=torch.float64)
     sq, sp = torch.randn(2, *shape, dtype=torch.float64).exp()
-    expected = torch.distributions.kl_divergence(
-        torch.distributions.Normal(mq, sq), torch.distributions.Normal(mp, sp)
-    )
+    expected = torch.distributions.kl_divergence(torch.distributions.Normal(mq, sq), torch.distributions.Normal(mp, sp))
     torch.testing.assert_close(kl(Normal(mq, sq), Normal(mp, sp)), expected, rtol=0, atol=1e-12)
 
 
@@ -94,7 +97,7 @@ def test_training_starts_with_no_information_in_the_latents(dimensions, block, d
     net = ladder(dimensions, block=block, decoder_input=decoder_input)
     _, kls = net.top_down(net.bottom_up(torch.randn(2, 1, *SPACE[dimensions])))
     assert len(kls) == 3
-    assert max(abs(float(value)) for value in kls) < 1e-4
+    assert max(abs(value.item()) for value in kls) < 1e-4
 
 
 @pytest.mark.parametrize("block", ["plain", "supplement"])
@@ -112,28 +115,28 @@ def test_every_parameter_can_learn_once_the_latents_speak(block):
 
 
 @pytest.mark.parametrize("downsampling", ["alternating", "every", "after_first"])
-@pytest.mark.parametrize("levels", [1, 2, 5])
+@pytest.mark.parametrize("levels", [1, 2, 4])
 @pytest.mark.parametrize("decoder_input", ["latent", "features"])
+@torch.no_grad()
 def test_latents_go_from_coarse_to_fine_with_the_sizes_they_should_have(levels, downsampling, decoder_input):
     net = ladder(levels=levels, downsampling=downsampling, decoder_input=decoder_input)
-    halvings = {"alternating": [0, 1, 1, 2, 2], "every": [1, 2, 3, 4, 5], "after_first": [0, 1, 2, 3, 4]}
+    halvings = {"alternating": [0, 1, 1, 2], "every": [1, 2, 3, 4], "after_first": [0, 1, 2, 3]}[downsampling]
     seen = []
 
     def draw(level, shape, device):
         seen.append((level, tuple(shape)))
         return torch.randn(shape)
 
-    code, kls = net.top_down(net.bottom_up(torch.randn(2, 1, 32, 64)), draw)
+    code, kls = net.top_down(net.bottom_up(torch.randn(2, 1, 16, 32)), draw)
     assert seen == [
-        (level, (2, 2 if level else 3, 32 >> halvings[downsampling][level], 64 >> halvings[downsampling][level]))
+        (level, (2, 2 if level else 3, 16 >> halvings[level], 32 >> halvings[level]))
         for level in reversed(range(levels))
     ]
-    assert code.shape == (2, net.code_channels, 32, 64)
-    assert net.stride == 1 << halvings[downsampling][levels - 1]
+    assert code.shape == (2, net.code_channels, 16, 32)
+    assert net.stride == 1 << halvings[levels - 1]
     assert len(kls) == levels
-    assert net.generate((3, 2 * net.stride, 4 * net.stride), torch.device("cpu")).shape == (
-        3, net.code_channels, 2 * net.stride, 4 * net.stride,
-    )  # fmt: skip
+    space = (net.stride, 2 * net.stride)
+    assert net.generate((3, *space), torch.device("cpu")).shape == (3, net.code_channels, *space)
 
 
 def test_the_sampled_final_latent_is_what_the_decoders_receive():
@@ -189,23 +192,23 @@ def test_leaving_the_kl_out_changes_no_sample():
 
 def test_the_prior_fits_any_image_size():
     """A top prior of the size of the crop would break on every other size (method 8.7)."""
-    net = shaken(ladder())
-    assert not [p.shape for p in net.parameters() if p.dim() == 4 and max(p.shape[2:]) > 5]
+    net = shaken(ladder(padding="reflect"))
     per_pixel = []
-    for size in (16, 64):
-        _, kls = net.top_down(net.bottom_up(torch.zeros(1, 1, size, size)), lambda level, shape, device: torch.zeros(shape))
-        per_pixel.append(float(kls[-1]) / size**2)
-    assert per_pixel[0] == pytest.approx(per_pixel[1], rel=0.2)
+    for height, width in ((16, 16), (48, 32)):
+        flat = torch.ones(1, 1, height, width)
+        _, kls = net.top_down(net.bottom_up(flat), silent)
+        per_pixel.append(torch.stack(kls) / (height * width))
+    torch.testing.assert_close(*per_pixel)
 
 
 def test_the_kl_counts_every_element_once():
     """Nats summed over batch, latents and space: a batch of two equal images has twice the KL of one."""
     net = shaken(ladder())
-    x, zeros = torch.randn(1, 1, 16, 16), lambda level, shape, device: torch.zeros(shape)
-    _, one = net.top_down(net.bottom_up(x), zeros)
-    _, two = net.top_down(net.bottom_up(x.repeat(2, 1, 1, 1)), zeros)
-    for a, b in zip(one, two, strict=True):
-        assert float(b) == pytest.approx(2 * float(a), rel=1e-4)
+    x = torch.randn(1, 1, 16, 16)
+    _, one = net.top_down(net.bottom_up(x), silent)
+    _, two = net.top_down(net.bottom_up(x.repeat(2, 1, 1, 1)), silent)
+    torch.testing.assert_close(torch.stack(two), 2 * torch.stack(one))
+    assert min(one) > 0
 
 
 def test_upsampling_in_the_ladder_is_the_cheap_exact_one():

@@ -81,10 +81,7 @@ def test_scale_invariant_psnr_maps_first_and_takes_the_range_of_the_reference():
     reference, image = draw(2, 20, 20), draw(2, 20, 20, seed=1)
     image += reference
     expected = np.mean(
-        [
-            10 * np.log10(np.ptp(r) ** 2 / metrics.affine_mse(i, r))
-            for i, r in zip(image, reference, strict=True)
-        ]
+        [10 * np.log10(np.ptp(r) ** 2 / metrics.affine_mse(i, r)) for i, r in zip(image, reference, strict=True)]
     )
     assert metrics.scale_invariant_psnr(image, reference) == pytest.approx(expected)
     assert metrics.scale_invariant_psnr(7 * image - 2, reference) == pytest.approx(expected)

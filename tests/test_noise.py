@@ -182,14 +182,19 @@ def test_mixture_is_that_of_torch_in_float64():
 
 def test_nll_of_samples_is_the_entropy():
     x = 0.7 * torch.randn(1, 1, 100_000) + 2
-    one = torch.ones(1, 1, 1, 1)
+    one = torch.ones_like(x).unsqueeze(2)
     nll = mixture_nll(x, 0 * one, 2 * one, 0.7 * one)
     assert float(nll.mean()) == pytest.approx(0.5 * math.log(2 * math.pi * math.e * 0.7**2), abs=0.01)
 
 
 @pytest.mark.parametrize(
     "x",
-    [torch.zeros(2, 1, 4, 8), torch.full((2, 1, 4, 8), 7.0), torch.full((2, 1, 4, 8), 1e4), torch.full((2, 1, 4, 8), -1e4)],
+    [
+        torch.zeros(2, 1, 4, 8),
+        torch.full((2, 1, 4, 8), 7.0),
+        torch.full((2, 1, 4, 8), 1e4),
+        torch.full((2, 1, 4, 8), -1e4),
+    ],
     ids=["zeros", "equal", "huge", "hugely negative"],
 )
 @pytest.mark.parametrize("raw_sigma", [0.0, -1e4, 1e4], ids=["", "collapsed", "exploded"])
@@ -233,16 +238,16 @@ def test_mixture_parameters_are_float32_inside_mixed_precision():
 @pytest.mark.parametrize("coefficient", [0.8, -0.8])
 def test_it_learns_noise_correlated_along_the_line_with_either_sign(coefficient):
     """EMCCD frames have negative neighbours (method 1); no code, no image: only the noise."""
-    noise = torch.randn(8, 1, 4, 64)
+    noise = torch.randn(4, 1, 8, 64)
     for column in range(1, 64):
         noise[..., column] = coefficient * noise[..., column - 1] + 0.6 * noise[..., column]
     net = decoder(layers=1, kernel=2, components=1, features=8)
-    code = torch.zeros(8, 2, 4, 64)
-    optimiser = torch.optim.Adam(net.parameters(), 0.02)
-    for _ in range(150):
+    code = torch.zeros(4, 2, 8, 64)
+    optimiser = torch.optim.Adam(net.parameters(), 0.05)
+    for _ in range(60):
         optimiser.zero_grad()
         loss = net.nll(noise, code).mean()
         loss.backward()
         optimiser.step()
     white, exact = 0.5 * math.log(2 * math.pi * math.e), 0.5 * math.log(2 * math.pi * math.e * 0.36)
-    assert float(loss) < exact + 0.15 * (white - exact) + 0.05
+    assert loss.item() < exact + 0.25 * (white - exact)

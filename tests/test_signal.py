@@ -30,7 +30,7 @@ def test_the_clean_image_may_be_darker_than_the_mean():
         loss = (decoder(code) - wanted).square().mean()
         loss.backward()
         optimiser.step()
-    assert float(loss) < 0.5
+    assert loss.item() < 0.5
 
 
 @pytest.mark.parametrize("channels", [1, 3])

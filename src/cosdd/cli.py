@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -198,17 +199,16 @@ def demo(
 
     layers = _layers(None, settings, time_, seed, method)
     summary: dict[str, Any] = {}
-    steps = story.run(output, preset or "tiny", seed, overwrite, layers, samples)
-    item: Any = next(steps)
-    with _progress("training") as show:
-        while isinstance(item, Record):
-            show(item.progress, _losses(item))
-            item = next(steps)
-    with _progress("denoising") as show:
-        while isinstance(item, float):
-            show(item, {})
-            item = next(steps)
-    summary = item
+    for kind, items in groupby(story.run(output, preset or "tiny", seed, overwrite, layers, samples), type):
+        if kind is dict:
+            summary = next(items)  # type: ignore[assignment]
+            continue
+        with _progress("training" if kind is Record else "denoising") as show:
+            for item in items:
+                if isinstance(item, Record):
+                    show(item.progress, _losses(item))
+                elif isinstance(item, float):
+                    show(item)
     for name, value in summary.items():
         out.print(f"{name:18} {value}")
     gain = summary["psnr_denoised"] - summary["psnr_noisy"]
@@ -262,7 +262,8 @@ def _describe_run(run: Run) -> None:
     bits = "bfloat16" if device.in_bfloat16(settings.train.precision, run.fabric.device) else "float32"
     crop = " x ".join(map(str, run.edges))
     out.print(
-        f"noise axis {settings.model.noise_axis}; method {settings.method}, preset {settings.preset}, {count / 1e6:.1f} M parameters; "
+        f"noise axis {settings.model.noise_axis}; method {settings.method}, preset {settings.preset}, "
+        f"{count / 1e6:.1f} M parameters; "
         f"{len(frames.train)} frames ({held}), crops {crop}; {run.fabric.device.type}, {bits}; budget {budget}"
     )
 

@@ -235,14 +235,11 @@ def build(preset: str = "tiny", *layers: Mapping[str, Any]) -> Config:
     for layer in (_PRESETS[preset], by_method, *layers):
         for section, settings in layer.items():
             if isinstance(settings, Mapping) and section in values:
+                if settings.get("time") is not None and "steps" not in settings:
+                    values[section]["steps"] = None  # a budget replaces one of the other kind
                 values[section] |= settings
             else:
                 values[section] = settings
-    # A budget replaces the preset's other kind of budget.
-    for layer in layers:
-        given = layer.get("train", {})
-        if isinstance(given, Mapping) and given.get("time") is not None and given.get("steps") is None:
-            values["train"]["steps"] = None
     try:
         return Config.model_validate(values | {"preset": preset})
     except ValidationError as error:

@@ -18,6 +18,7 @@ from cosdd.images import Image
 from cosdd.inspection import Inspection, inspect_image
 
 DEFAULT_CROP = {1: 1024, 2: 64, 3: 32}  # pixels along each edge, by dimensions
+SMALLEST_EDGE = 12  # pixels; less holds no structure to tell from noise
 ENOUGH_FRAMES = 10  # to hold some out for validation
 STREAM_BYTES = 64 * 2**20  # pixels looked at together when statistics are streamed
 
@@ -215,6 +216,12 @@ def prepare(
             raise InputError(
                 f"{_name(image)}: axes {image.axes}, but {dimensions}-D training needs {spatial}: "
                 f"axis {missing[0]} is missing (say which is which with --axes)"
+            )
+        sizes = [image.data.shape[image.axes.index(axis)] for axis in spatial]
+        if min(sizes) < SMALLEST_EDGE:
+            raise InputError(
+                f"{_name(image)}: {' x '.join(map(str, sizes))} pixels ({spatial}), expected at least "
+                f"{SMALLEST_EDGE} along each axis: too small to learn from"
             )
     if noise_axis not in ("auto", "none") and noise_axis.upper() not in spatial:
         raise InputError(f"noise axis {noise_axis} is not one of the image's axes in space, {spatial}")

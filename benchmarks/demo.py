@@ -1,0 +1,46 @@
+"""The demo, three seeds, for each variant: ``python -m benchmarks.demo [--seeds 3]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from statistics import median
+
+from benchmarks.record import cosdd, write
+
+# Each variant is a method, and settings after commas.
+VARIANTS = ["auto", "cosdd", "cosdd,model.decoder_input=latent"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--variants", nargs="+", default=VARIANTS)
+    parser.add_argument("--picture", type=Path, help="where to put the picture of the first run")
+    asked = parser.parse_args()
+    results = {}
+    for variant in asked.variants:
+        method, *settings = variant.split(",")
+        options = [word for setting in settings for word in ("--set", setting)]
+        runs = []
+        for seed in range(asked.seeds):
+            with tempfile.TemporaryDirectory() as folder:
+                cosdd("demo", "-o", folder, "--method", method, "--seed", str(seed), "--overwrite", *options)
+                runs.append(json.loads((Path(folder) / "summary.json").read_text()))
+                if asked.picture and not (results or len(runs) > 1):
+                    shutil.copy(Path(folder) / "before_after.png", asked.picture)
+        numbers = [name for name, value in runs[0].items() if isinstance(value, int | float)]
+        results[variant] = {
+            "median": {name: round(median(run[name] for run in runs), 3) for name in numbers},
+            "runs": runs,
+        }
+        print(variant, results[variant]["median"])
+    command = f"python -m benchmarks.demo --seeds {asked.seeds} --variants {' '.join(asked.variants)}"
+    print(write("demo", command, results))
+
+
+if __name__ == "__main__":
+    main()

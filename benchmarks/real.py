@@ -1,0 +1,93 @@
+"""Two real recordings, trained and denoised through the command line: ``python -m benchmarks.real``.
+
+two-photon: each of 20 frames is scored against the mean of the other 19 after the best affine map (mean squared
+error; part of it is the noise of that mean, estimated from the scatter of the frames).
+STEM: one frame with long row streaks. There is no reference; streaks make neighbouring rows differ, so the
+variance of row-to-row differences of row segments (means over 16 pixels along the row) is what must fall.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from benchmarks.record import DATA, RESULTS, cosdd, write
+from cosdd import metrics, report
+
+SEGMENT = 16  # pixels along the row
+
+
+def against_others(frames: np.ndarray, noisy: np.ndarray) -> float:
+    """Mean over frames of the error against the mean of the other noisy frames, after the best affine map."""
+    total = noisy.sum(0)
+    errors = [
+        metrics.affine_mse(frame, (total - own) / (len(noisy) - 1)) for frame, own in zip(frames, noisy, strict=True)
+    ]
+    return float(np.mean(errors))
+
+
+def streaks(image: np.ndarray) -> float:
+    """Variance of differences between neighbouring rows, of means over segments along the rows."""
+    width = image.shape[-1] // SEGMENT * SEGMENT
+    segments = image[..., :width].reshape(*image.shape[:-1], -1, SEGMENT).mean(-1)
+    return float(np.diff(segments, axis=-2).var())
+
+
+def run(path: Path, budget: str, method: str, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Train on a file and denoise it; returns noisy and denoised."""
+    model = folder / f"{path.stem}_{method}.safetensors"
+    cosdd("train", path, "-o", model, "--time", budget, "--method", method)
+    cosdd("denoise", model, path, "-o", folder / method)
+    return tifffile.imread(path).astype(np.float32), tifffile.imread(folder / method / path.name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--time", default="10m")
+    parser.add_argument("--methods", nargs="+", default=["auto", "cosdd"])
+    asked = parser.parse_args()
+    results: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for method in asked.methods:
+            path = DATA / "noisy" / "twophoton_neurons_20x128x256.tif"
+            noisy, denoised = run(path, asked.time, method, folder)
+            blurred, sigma = metrics.best_gaussian_by(noisy, lambda filtered, n=noisy: against_others(filtered, n))
+            results[f"twophoton {method}"] = {
+                "mse_noisy": round(against_others(noisy, noisy)),
+                "mse_best_gaussian": round(against_others(blurred, noisy)),
+                "gaussian_sigma": round(float(sigma), 2),
+                "mse_denoised": round(against_others(denoised, noisy)),
+                "mse_of_the_reference": round(float(noisy.var(0, ddof=1).mean() / (len(noisy) - 1))),
+            }
+            path = DATA / "noisy" / "stem_srtio3_1024x1024.tif"
+            noisy, denoised = run(path, asked.time, method, folder)
+            results[f"stem {method}"] = {
+                "streak_variance_noisy": round(streaks(noisy), 2),
+                "streak_variance_denoised": round(streaks(denoised), 2),
+            }
+            view(RESULTS.parent / f"stem_{method}.png", noisy, denoised)
+            print(results)
+    print(write("real", f"python -m benchmarks.real --time {asked.time} --methods {' '.join(asked.methods)}", results))
+
+
+def view(path: Path, noisy: np.ndarray, denoised: np.ndarray, size: int = 256) -> None:
+    """Before, after and difference of a corner of the image, on one grey scale. Not committed: others' data."""
+    before, after = noisy[:size, :size], denoised[:size, :size]
+    low, high = np.percentile(before, [0.5, 99.5])
+    half = (high - low) / 2
+    report.side_by_side(
+        path,
+        [("noisy", before), ("cosdd", after), ("removed", before - after)],
+        [(low, high), (low, high), (-half, half)],
+        zoom=2,
+    )
+
+
+if __name__ == "__main__":
+    main()

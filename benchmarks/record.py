@@ -1,0 +1,65 @@
+"""What was measured, with the machine, the versions and the command: one JSON file per benchmark."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+DATA = Path(os.environ.get("COSDD_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, and the versions that matter."""
+    import torch
+
+    model = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    memory = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    amx = any("amx_bf16" in line for line in _lines("/proc/cpuinfo"))
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "amx_bfloat16": amx,
+        "memory_gb": round(memory / 1e6, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cosdd": version("cosdd"),
+    }
+
+
+def write(name: str, command: str, results: Any) -> Path:
+    """Write ``results/<name>.json``."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    entry = {
+        "command": command,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "results": results,
+    }
+    path.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def cosdd(*arguments: str | Path) -> None:
+    """Run the real command line in a process of its own; raises where it fails."""
+    subprocess.run([sys.executable, "-m", "cosdd", *map(str, arguments)], check=True)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

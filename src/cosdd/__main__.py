@@ -1,0 +1,5 @@
+"""``python -m cosdd`` is ``cosdd``."""
+
+from cosdd.cli import main
+
+main()

@@ -1,0 +1,299 @@
+"""Denoising: averages, samples, axes and grey values."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import checkpoint, stripes
+
+from cosdd import denoise, images
+from cosdd.config import InputError
+from cosdd.denoise import Denoiser, Settings
+
+
+def denoiser(mean=1000.0, std=100.0, **model) -> Denoiser:
+    torch.manual_seed(0)
+    return Denoiser(checkpoint(mean, std, **model))
+
+
+NOISY = stripes(3)[:, 0]
+
+
+# -------------------------------------------------------------------------------------------- statistics
+
+
+def test_mean_and_standard_deviation_are_those_of_the_samples():
+    """Streamed one by one, equal to a computation that has all samples in memory."""
+    result = denoiser().denoise(NOISY, samples=7, save_samples=7)
+    assert result.samples is not None
+    assert result.std is not None
+    samples = result.samples.astype(np.float64)
+    assert samples.shape == (7, *NOISY.shape)
+    np.testing.assert_allclose(result.mean, samples.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(result.std, samples.std(0, ddof=1), rtol=1e-3, atol=1e-3)
+    assert result.std.min() > 0
+
+
+def test_results_are_float32_and_finite():
+    result = denoiser().denoise(NOISY, samples=2, save_samples=1)
+    for pixels in (result.mean, result.std, result.samples):
+        assert pixels is not None
+        assert pixels.dtype == np.float32
+        assert np.isfinite(pixels).all()
+
+
+def test_one_sample_has_no_spread():
+    result = denoiser().denoise(NOISY[0], samples=1)
+    assert result.std is not None
+    assert (result.std == 0).all()
+
+
+@pytest.mark.parametrize("block", ["plain", "supplement"])
+def test_how_many_samples_go_together_changes_nothing(monkeypatch, block):
+    model = denoiser(block=block)
+    results = []
+    for pixels in (1, 3 * 32 * 32, 2**30):
+        monkeypatch.setattr(denoise, "PIXELS_AT_ONCE", dict.fromkeys(["cpu", "cuda", "mps"], pixels))
+        results.append(model.denoise(NOISY[:2], samples=5, save_samples=2))
+    for other in results[1:]:
+        np.testing.assert_allclose(other.mean, results[0].mean, rtol=1e-6)
+        np.testing.assert_allclose(other.std, results[0].std, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(other.samples, results[0].samples, rtol=1e-6)
+
+
+def test_saved_samples_are_the_first_ones():
+    model = denoiser()
+    few, many = (model.denoise(NOISY[0], samples=6, save_samples=k).samples for k in (2, 5))
+    assert few is not None
+    assert many is not None
+    assert (few.shape, many.shape) == ((2, 32, 32), (5, 32, 32))
+    np.testing.assert_array_equal(few, many[:2])
+    assert np.abs(many[0] - many[1]).max() > 1e-3
+    assert model.denoise(NOISY[0], samples=2).samples is None
+
+
+def test_more_samples_begin_with_the_same_ones():
+    model = denoiser()
+    few, many = (model.denoise(NOISY[0], samples=n, save_samples=2).samples for n in (2, 4))
+    np.testing.assert_allclose(few, many, rtol=1e-6)
+
+
+# -------------------------------------------------------------------------------------------------- seed
+
+
+def test_the_seed_repeats_and_another_one_differs():
+    model = denoiser()
+    first = model.denoise(NOISY[0], samples=2, seed=4)
+    torch.manual_seed(77)
+    again = model.denoise(NOISY[0], samples=2, seed=4)
+    np.testing.assert_array_equal(again.mean, first.mean)
+    assert not np.array_equal(model.denoise(NOISY[0], samples=2, seed=5).mean, first.mean)
+
+
+def test_no_two_frames_share_their_latent_noise():
+    """Equal frames get samples of their own: averages over frames go on gaining."""
+    twins = np.stack([NOISY[0], NOISY[0]])
+    result = denoiser().denoise(twins, samples=1)
+    assert np.abs(result.mean[0] - result.mean[1]).max() > 1e-3
+
+
+def test_latent_noise_is_standard_normal_and_differs_by_level_sample_and_frame():
+    shape, device = torch.Size([2, 4, 50, 50]), torch.device("cpu")
+    draws = [
+        denoise._latent_noise(seed, frame, range(2))(level, shape, device)
+        for seed, frame, level in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
+    ]
+    flat = torch.cat(draws).flatten(1)
+    assert (flat.mean(1).abs() < 0.05).all()
+    assert ((flat.std(1) - 1).abs() < 0.05).all()
+    correlations = torch.corrcoef(flat) - torch.eye(len(flat))
+    assert correlations.abs().max() < 0.05
+
+
+# ------------------------------------------------------------------------------------------- grey values
+
+
+def test_fractions_of_a_grey_value_survive_a_large_offset():
+    """bfloat16 de-normalisation quantises images at 1000 to steps of 4 (method 8.4)."""
+    offset = 1e4
+    pixels = np.random.default_rng(0).normal(size=(2, 16, 16))
+    low = denoiser(0.0, 1.0).denoise(pixels, samples=3, save_samples=1)
+    high = denoiser(offset, 1.0).denoise(pixels + offset, samples=3, save_samples=1)
+    step = np.spacing(np.float32(offset))
+    np.testing.assert_allclose(high.mean - offset, low.mean, atol=step)
+    np.testing.assert_allclose(high.std, low.std, atol=1e-5)
+    assert high.samples is not None
+    assert low.samples is not None
+    np.testing.assert_allclose(high.samples - offset, low.samples, atol=step)
+
+
+def test_the_standard_deviation_is_in_grey_values():
+    one, ten = (denoiser(0.0, std).denoise(NOISY[0] * std, samples=3) for std in (1.0, 10.0))
+    assert one.std is not None
+    assert ten.std is not None
+    np.testing.assert_allclose(ten.std, 10 * one.std, rtol=1e-3)
+    np.testing.assert_allclose(ten.mean, 10 * one.mean, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2", ">f4", "float64", "int32"])
+def test_any_dtype_in_and_float32_out(dtype):
+    pixels = (NOISY[0] % 200).astype(dtype)
+    result = denoiser(100.0, 50.0).denoise(pixels, samples=1)
+    assert result.mean.dtype == np.float32
+    np.testing.assert_array_equal(result.mean, denoiser(100.0, 50.0).denoise(NOISY[0] % 200, samples=1).mean)
+
+
+# -------------------------------------------------------------------------------------------------- axes
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "model"),
+    [
+        ("YX", (20, 24), {}),
+        ("TYX", (3, 20, 24), {}),
+        ("YXT", (20, 24, 3), {}),
+        ("XY", (24, 20), {}),
+        ("CYX", (2, 20, 24), {"channels": 2}),
+        ("YXC", (20, 24, 3), {"channels": 3}),
+        ("TCYX", (3, 2, 20, 24), {"channels": 2}),
+        ("TZCYX", (2, 3, 1, 20, 24), {}),
+        ("ZYX", (5, 8, 12), {"dimensions": 3}),
+        ("TZCYX", (2, 3, 2, 8, 12), {"dimensions": 3, "channels": 2, "noise_axis": "z"}),
+        ("X", (70,), {"dimensions": 1}),
+        ("YX", (3, 70), {"dimensions": 1}),
+    ],
+)
+def test_outputs_have_the_axes_of_the_input(axes, shape, model):
+    pixels = np.random.default_rng(0).normal(1000, 100, shape)
+    result = denoiser(**model).denoise(pixels, axes=axes, samples=2, save_samples=2)
+    assert result.mean.shape == shape
+    assert result.std is not None
+    assert result.std.shape == shape
+    assert result.samples is not None
+    assert result.samples.shape == (2, *shape)
+    assert denoiser(**model).denoise(pixels, axes=axes, direct=True).mean.shape == shape
+
+
+def test_transposed_axes_are_the_same_image():
+    model = denoiser(channels=2)
+    pixels = np.random.default_rng(0).normal(1000, 100, (3, 2, 20, 24))
+    wanted = model.denoise(pixels, axes="TCYX", samples=2, save_samples=1)
+    turned = model.denoise(pixels.transpose(3, 0, 2, 1), axes="XTYC", samples=2, save_samples=1)
+    np.testing.assert_array_equal(turned.mean.transpose(1, 3, 2, 0), wanted.mean)
+    assert turned.samples is not None
+    assert wanted.samples is not None
+    np.testing.assert_array_equal(turned.samples[0].transpose(1, 3, 2, 0), wanted.samples[0])
+
+
+def test_every_frame_is_denoised_by_itself_and_stays_in_its_place():
+    model = denoiser()
+    together = model.denoise(NOISY, direct=True).mean
+    for index, frame in enumerate(NOISY):
+        np.testing.assert_allclose(model.denoise(frame, direct=True).mean, together[index], rtol=1e-6)
+    alone, first = model.denoise(NOISY[0], samples=2), model.denoise(NOISY, samples=2)
+    np.testing.assert_allclose(first.mean[0], alone.mean, rtol=1e-6)
+
+
+@pytest.mark.parametrize("space", [(1, 1), (1, 33), (17, 2), (7, 64), (31, 33)])
+def test_odd_sizes_just_work(space):
+    pixels = np.random.default_rng(0).normal(1000, 100, (2, *space))
+    for direct in (False, True):
+        assert denoiser(levels=4).denoise(pixels, axes="TYX", samples=1, direct=direct).mean.shape == (2, *space)
+
+
+def test_files_and_images_and_arrays_are_the_same(tmp_path):
+    np.save(tmp_path / "a.npy", NOISY)
+    model = denoiser()
+    wanted = model.denoise(NOISY, samples=1).mean
+    for source in (tmp_path / "a.npy", str(tmp_path / "a.npy"), images.from_array(NOISY, "TYX")):
+        axes = None if isinstance(source, images.Image) else "TYX"
+        np.testing.assert_array_equal(model.denoise(source, axes=axes, samples=1).mean, wanted)
+
+
+def test_the_input_is_not_touched():
+    pixels = NOISY.copy()
+    denoiser().denoise(pixels, samples=1)
+    np.testing.assert_array_equal(pixels, NOISY)
+
+
+# ------------------------------------------------------------------------------------------------ direct
+
+
+def test_direct_is_one_pass_without_spread():
+    model = denoiser()
+    result = model.denoise(NOISY, direct=True)
+    assert result.std is None
+    assert result.samples is None
+    assert result.mean.dtype == np.float32
+    np.testing.assert_array_equal(model.denoise(NOISY, direct=True, seed=9).mean, result.mean)
+    assert not np.allclose(result.mean, model.denoise(NOISY, samples=1).mean)
+
+
+def test_a_model_without_direct_denoiser_says_how_to_get_one():
+    with pytest.raises(InputError, match=r"model\.direct=true"):
+        denoiser(direct=False).denoise(NOISY, direct=True)
+    assert denoiser(direct=False).denoise(NOISY[0], samples=1).mean.shape == (32, 32)
+
+
+# -------------------------------------------------------------------------------------- progress, stream
+
+
+def test_progress_rises_to_one():
+    seen = []
+    denoiser().denoise(NOISY, samples=3, progress=seen.append)
+    assert len(seen) >= len(NOISY)
+    assert seen == sorted(seen)
+    assert 0 < seen[0] < 1
+    assert seen[-1] == 1.0
+
+
+def test_a_frame_is_handed_over_as_soon_as_it_is_done():
+    """Memory for one frame, not for the whole stack."""
+    model = denoiser()
+    stream = model.stream(model.frames(images.from_array(NOISY)), Settings(samples=2))
+    first = next(item for item in stream if isinstance(item, denoise.Result))
+    assert first.mean.shape == (1, 32, 32)
+    later = next(item for item in stream if not isinstance(item, denoise.Result))
+    assert later == pytest.approx(1 / 3)
+
+
+def test_the_callers_own_arithmetic_is_not_changed_between_frames():
+    model = denoiser()
+    for _ in model.stream(model.frames(images.from_array(NOISY)), Settings(samples=1)):
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+        assert not torch.is_autocast_enabled("cpu")
+
+
+# ---------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("pixels", "axes", "model", "said"),
+    [
+        (np.ones((2, 8, 8)).cumsum(0), "CYX", {}, r"2 channel\(s\).*trained on 1"),
+        (np.eye(8), "YX", {"channels": 3}, r"1 channel\(s\).*trained on 3"),
+        (np.eye(8), "YX", {"dimensions": 3}, "axis Z is missing"),
+        (np.arange(8.0), "X", {}, "axis Y is missing"),
+        (np.full((8, 8), np.nan), "YX", {}, "NaN"),
+        (np.zeros((8, 8)), "YX", {}, "every pixel is 0"),
+    ],
+)
+def test_images_of_another_kind_are_refused_in_one_line(pixels, axes, model, said):
+    with pytest.raises(InputError, match=said) as caught:
+        denoiser(**model).denoise(pixels, axes=axes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"samples": 0}, "samples is 0"),
+        ({"samples": 3, "save_samples": 4}, "save_samples is 4"),
+        ({"save_samples": -1}, "save_samples is -1"),
+        ({"save_samples": 1, "direct": True}, "direct"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_impossible_wishes_are_refused(asked, said):
+    with pytest.raises(InputError, match=said):
+        denoiser().denoise(NOISY[0], **{"samples": 2} | asked)

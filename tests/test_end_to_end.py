@@ -1,0 +1,272 @@
+"""What a user does, through the real command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from cosdd import cli, simulate
+
+TINY = [  # a network that trains in a second
+    "--set", "model.levels=2", "--set", "model.features=8", "--set", "model.max_features=8",
+    "--set", "model.noise_features=8", "--set", "model.direct_features=8", "--set", "blind_row.features=[8, 8]",
+    "--set", "train.crop=16", "--set", "train.batch=2", "--set", "train.steps=6",
+]  # fmt: skip
+
+
+def cosdd(*arguments: object) -> int:
+    """Run the command line in this process; returns the exit code."""
+    before = sys.argv
+    sys.argv = ["cosdd", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def process(*arguments: object) -> subprocess.CompletedProcess:
+    """Run the command line as a process of its own."""
+    command = [sys.executable, "-W", "error", "-m", "cosdd", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory) -> Path:
+    """An ImageJ stack as Fiji writes it (big-endian, odd size, pixel size) of row-noisy frames."""
+    rng = np.random.default_rng(0)
+    clean = simulate.specimen(12, 48, 0)[:, :37, :45]
+    noisy = np.clip(simulate.heavy(clean, rng) * 200 + 300, 0, 65535).astype(">u2")
+    path = tmp_path_factory.mktemp("data") / "my stack.tif"
+    tifffile.imwrite(
+        path, noisy, imagej=True, byteorder=">", resolution=(5.0, 5.0), metadata={"axes": "TYX", "unit": "um"}
+    )
+    return path
+
+
+@pytest.fixture(scope="module", params=["blind-row", "cosdd"])
+def trained(request, stack, tmp_path_factory) -> tuple[str, Path]:
+    model = tmp_path_factory.mktemp("model") / "model.safetensors"
+    assert cosdd("train", stack, "-o", model, "--method", request.param, "--noise-axis", "x", *TINY) == 0
+    return request.param, model
+
+
+def test_train_then_denoise_keeps_name_axes_and_pixel_size(trained, stack, tmp_path, capsys):
+    _, model = trained
+    assert cosdd("denoise", model, stack, "-o", tmp_path / "out", "--samples", 3, "--std") == 0
+    with tifffile.TiffFile(tmp_path / "out" / "my stack.tif") as file:
+        series = file.series[0]
+        assert (series.axes, series.shape, series.dtype) == ("TYX", (12, 37, 45), np.float32)
+        assert file.pages.first.tags["XResolution"].value[0] / file.pages.first.tags["XResolution"].value[1] == 5
+        denoised = series.asarray()
+    noisy = tifffile.imread(stack).astype(float)
+    assert abs(denoised.mean() - noisy.mean()) < 0.2 * noisy.std()
+    std = tifffile.imread(tmp_path / "out" / "my stack_std.tif")
+    assert std.shape == noisy.shape
+    assert (std > 0).all()
+
+
+def test_the_end_of_training_says_what_to_run_next_and_it_runs(stack, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cosdd("train", stack, *TINY, "--seed", 1) == 0
+    printed = capsys.readouterr().out
+    assert "12 x 37 x 45 (TYX), uint16, pixel size 0.2 x 0.2 micrometer" in printed
+    assert (tmp_path / "my stack.safetensors").exists()
+    history = (tmp_path / "my stack.history.csv").read_text().splitlines()
+    assert "nll" in history[0]
+    assert len(history) > 1
+    line = next(line for line in printed.splitlines() if line.startswith("next: ")).removeprefix("next: ")
+    command = f"{sys.executable} -m {line} --samples 2"
+    assert subprocess.run(command, shell=True, capture_output=True).returncode == 0
+    assert (tmp_path / "denoised" / "my stack.tif").exists()
+
+
+def test_same_steps_and_seed_give_the_same_pixels(stack, tmp_path):
+    for run in ("a", "b"):
+        assert cosdd("train", stack, "-o", tmp_path / run / "m.safetensors", "--noise-axis", "x", *TINY) == 0
+        assert cosdd("denoise", tmp_path / run / "m.safetensors", stack, "-o", tmp_path / run, "--samples", 2) == 0
+    first, second = (tifffile.imread(tmp_path / run / "my stack.tif") for run in ("a", "b"))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_dtype_same_rounds_clips_and_says_so(trained, stack, tmp_path, capsys):
+    _, model = trained
+    assert cosdd("denoise", model, stack, "-o", tmp_path, "--samples", 2, "--dtype", "same") == 0
+    assert tifffile.imread(tmp_path / "my stack.tif").dtype == np.uint16
+    assert "rounded" in capsys.readouterr().out
+
+
+def test_samples_and_direct_denoiser(trained, stack, tmp_path, capsys):
+    method, model = trained
+    code = cosdd("denoise", model, stack, "-o", tmp_path / "s", "--samples", 4, "--save-samples", 2)
+    direct = cosdd("denoise", model, stack, "-o", tmp_path / "d", "--direct")
+    if method == "cosdd":
+        assert (code, direct) == (0, 0)
+        one, two = (tifffile.imread(tmp_path / "s" / f"my stack_sample{i}.tif") for i in (1, 2))
+        assert np.abs(one - two).max() > 0
+        assert (tmp_path / "d" / "my stack.tif").exists()
+    else:
+        assert (code, direct) == (2, 2)
+        assert "--method cosdd" in capsys.readouterr().err
+        assert not list(tmp_path.rglob("*.tif"))
+
+
+def test_a_bad_file_in_a_folder_does_not_stop_the_others(trained, stack, tmp_path, capsys):
+    _, model = trained
+    folder = tmp_path / "in"
+    folder.mkdir()
+    good = tifffile.imread(stack)[0]
+    tifffile.imwrite(folder / "a.tif", good)
+    (folder / "b.tif").write_bytes(b"II*\0 this is no image")
+    tifffile.imwrite(folder / "c.tif", good[:20, :23])
+    assert cosdd("denoise", model, folder, "-o", tmp_path / "out", "--samples", 2) == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tif", "c.tif"]
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1
+    assert "b.tif" in errors[0]
+
+
+def test_demo_writes_pictures_model_and_summary(tmp_path):
+    done = process("demo", "-o", tmp_path / "demo", *TINY, "--set", "train.steps=30", "--samples", 2)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
+    for name in ("psnr_noisy", "psnr_denoised", "psnr_gaussian", "train_seconds", "total_seconds"):
+        assert summary[name] > 0
+    assert 14.5 < summary["psnr_noisy"] < 16.5
+    names = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert {"before_after.png", "model.safetensors", "denoised.tif", "noisy_test.tif", "clean_test.tif"} <= names
+    again = process("demo", "-o", tmp_path / "demo", *TINY)
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
+
+
+def test_interrupted_training_keeps_the_best_model(stack, tmp_path):
+    model = tmp_path / "m.safetensors"
+    command = [sys.executable, "-m", "cosdd", "train", stack, "-o", model, "--noise-axis", "x", *TINY]
+    command += ["--set", "train.steps=1000000"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    while "budget" not in running.stdout.readline():
+        assert running.poll() is None
+    time.sleep(2)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 0, err
+    assert "keeping the best model" in out
+    assert cosdd("denoise", model, stack, "-o", tmp_path / "out", "--samples", 2) == 0
+
+
+def _save(path: Path, array: np.ndarray) -> Path:
+    tifffile.imwrite(path, array, photometric="minisblack")
+    return path
+
+
+def _noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(100, 10, shape).astype(np.float32)
+
+
+def _with(array: np.ndarray, value: float) -> np.ndarray:
+    array[..., 3, 3] = value
+    return array
+
+
+BAD_TRAINING = {
+    "missing file": (lambda d: [d / "none.tif"], "none.tif"),
+    "not an image": (lambda d: [(d / "a.txt").write_text("hello") and d / "a.txt"], "a.txt"),
+    "broken tiff": (lambda d: [(d / "a.tif").write_bytes(b"hello") and d / "a.tif"], "a.tif"),
+    "empty folder": (lambda d: [d], "in"),
+    "wrong axes": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--axes", "YX"], "--axes"),
+    "repeated axes": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--axes", "YYX"], "YYX"),
+    "nan": (lambda d: [_save(d / "a.tif", _with(_noise(3, 40, 40), np.nan))], "NaN"),
+    "infinite": (lambda d: [_save(d / "a.tif", _with(_noise(3, 40, 40), np.inf))], "nfinit"),
+    "constant": (lambda d: [_save(d / "a.tif", np.full((3, 40, 40), 7, np.uint8))], "every pixel is 7"),
+    "unknown setting": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--set", "train.lrr=1"], "train.lr"),
+    "bad setting": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--set", "train.lr=fast"], "train.lr"),
+    "bad time": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--time", "soon"], "soon"),
+    "unknown preset": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--preset", "huge"], "huge"),
+    "unknown method": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--method", "magic"], "method"),
+    "unknown noise axis": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--noise-axis", "w"], "noise axis"),
+    "noise axis that is not there": (
+        lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--noise-axis", "z", "--axes", "TYX"],
+        "axis Z is missing",
+    ),
+    "too small": (lambda d: [_save(d / "a.tif", _noise(6, 6))], "small"),
+    "single row": (lambda d: [_save(d / "a.tif", _noise(1, 400)), "--axes", "YX"], "small"),
+    "different channels": (
+        lambda d: [
+            _save(d / "a.tif", _noise(2, 40, 40)), _save(d / "b.tif", _noise(3, 40, 40)), "--axes", "CYX",
+        ],
+        "channel",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_TRAINING)
+def test_bad_training_input_is_one_line_and_leaves_nothing(case, tmp_path, capsys):
+    arguments, told = BAD_TRAINING[case]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    output = tmp_path / "out" / "m.safetensors"
+    code = cosdd("train", *arguments(folder), "-o", output, "--set", "train.steps=1")
+    error = capsys.readouterr().err
+    assert code == 2, error
+    assert len(error.strip().splitlines()) == 1, error
+    assert told.lower() in error.lower()
+    assert not output.parent.exists()
+
+
+BAD_DENOISING = {
+    "missing model": (lambda d, m, s: [d / "none.safetensors", s], "none.safetensors"),
+    "not a model": (lambda d, m, s: [s, s], "not a model"),
+    "other channels": (lambda d, m, s: [m, _save(d / "c.tif", _noise(2, 40, 40)), "--axes", "CYX"], "channel"),
+    "no rows": (lambda d, m, s: [m, _save(d / "l.tif", _noise(1, 400)), "--axes", "TX"], "--axes TX"),
+    "nan": (lambda d, m, s: [m, _save(d / "n.tif", _with(_noise(40, 40), np.nan))], "NaN"),
+    "no samples": (lambda d, m, s: [m, s, "--samples", 0], "samples"),
+    "bad dtype": (lambda d, m, s: [m, s, "--dtype", "uint7"], "uint7"),
+    "std without samples": (lambda d, m, s: [m, s, "--direct", "--std"], "--std"),
+    "output is input": (lambda d, m, s: [m, s, "-o", s.parent, "--overwrite"], "replace the input"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_DENOISING)
+def test_bad_denoising_input_is_one_line_and_leaves_nothing(case, trained, stack, tmp_path, capsys):
+    arguments, told = BAD_DENOISING[case]
+    _, model = trained
+    capsys.readouterr()
+    data = tmp_path / "in"
+    data.mkdir()
+    before = stack.read_bytes()
+    code = cosdd("denoise", "-o", tmp_path / "out", *arguments(data, model, stack))
+    error = capsys.readouterr().err
+    assert code == 2, error
+    assert len(error.strip().splitlines()) == 1, error
+    assert told.lower() in error.lower()
+    assert not (tmp_path / "out").exists()
+    assert stack.read_bytes() == before
+
+
+def test_existing_outputs_are_not_replaced_unasked(trained, stack, tmp_path, capsys):
+    _, model = trained
+    (tmp_path / "my stack.tif").write_text("precious")
+    assert cosdd("denoise", model, stack, "-o", tmp_path, "--samples", 2) == 2
+    assert cosdd("train", stack, "-o", model) == 2
+    assert (tmp_path / "my stack.tif").read_text() == "precious"
+    assert capsys.readouterr().err.count("--overwrite") == 2
+    assert cosdd("denoise", model, stack, "-o", tmp_path, "--samples", 2, "--overwrite") == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_version_and_help():
+    assert process("--version").stdout.startswith("cosdd ")
+    done = process("--help")
+    assert done.returncode == 0
+    assert all(verb in done.stdout for verb in ("train", "denoise", "inspect", "demo"))

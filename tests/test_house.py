@@ -1,0 +1,73 @@
+"""The house stays in order: data flows one way, and help is instant."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cosdd
+
+SOURCE = Path(cosdd.__file__).parent
+# Each room may use those before it.
+ROOMS = ["config", "images", "simulate", "metrics", "inspection", "data", "device", "model", "checkpoint"]
+ROOMS += ["training", "denoise", "outputs", "report", "demo", "cli", "__main__"]
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Rooms that a file imports, at its top or inside a function."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {f"{node.module}.{a.name}" for node in nodes if isinstance(node, ast.ImportFrom) for a in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("cosdd.")} - {"__version__"}
+
+
+FILES = [path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_data_flows_one_way(path):
+    allowed = set(ROOMS[: ROOMS.index(room(path))])
+    if room(path) == "model":
+        allowed = {"config", "model"}
+    assert imported(path) <= allowed
+
+
+def test_every_room_is_known():
+    assert {room(path) for path in FILES} == set(ROOMS)
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_help_loads_nothing_heavy():
+    """`cosdd --help` in half a second: torch alone takes longer."""
+    code = """
+import sys
+sys.argv = ["cosdd", "--help"]
+from cosdd.cli import main
+try:
+    main()
+except SystemExit as end:
+    print("exit", end.code)
+print("loaded", *sorted({name.split(".")[0] for name in sys.modules}))
+"""
+    shown, loaded = run(code).rsplit("loaded", 1)
+    assert "exit 0" in shown
+    for verb in ("train", "denoise", "inspect", "demo"):
+        assert verb in shown
+    assert not {"torch", "numpy", "scipy", "tifffile", "lightning_fabric", "safetensors"} & set(loaded.split())
+
+
+def test_the_public_surface_is_light_and_says_what_it_has():
+    code = "import sys, cosdd; print('torch' in sys.modules, 'numpy' in sys.modules, *cosdd.__all__)"
+    torch_loaded, numpy_loaded, *names = run(code).split()
+    assert (torch_loaded, numpy_loaded) == ("False", "False")
+    assert {"train", "load", "InputError", "__version__"} <= set(names)
+    assert all(hasattr(cosdd, name) for name in names)

@@ -1,0 +1,357 @@
+"""The training loop: budgets, repeatability, the schedule, and what happens when something goes wrong."""
+
+import math
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny import frames, settings, shaken, stripes
+
+from cosdd import training
+from cosdd.config import InputError
+from cosdd.denoise import Denoiser
+
+
+def start(train=None, data=None, **model) -> training.Run:
+    return training.start(settings(train, **model), data or frames())
+
+
+def trained(train=None, data=None, **model) -> tuple[training.Run, list[training.Record]]:
+    run = start(train, data, **model)
+    return run, list(training.fit(run))
+
+
+def weights(run: training.Run) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in run.network.state_dict().items()}
+
+
+def parameters(run: training.Run) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in run.network.named_parameters()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.fixture
+def idle(monkeypatch):
+    """Updates that do nothing: the loop around them is what is looked at."""
+    monkeypatch.setattr(training, "update", lambda run, *rest: {})
+
+
+# ----------------------------------------------------------------------------------------------- budget
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_budget_in_steps_ends_exactly_there(steps):
+    run, records = trained({"steps": steps, "validations": 3})
+    assert [record.step for record in records] == list(range(1, steps + 1))
+    assert records[-1].progress == 1.0
+    assert [record.progress for record in records] == sorted(record.progress for record in records)
+    assert records[-1].validation is not None
+    assert run.history[-1]["step"] == steps
+    finite = {"nll", "kl", "elbo", "signal"}
+    assert finite <= records[0].losses.keys()
+    assert finite <= records[-1].validation.keys()
+    assert not any(value.requires_grad for value in records[0].losses.values())
+
+
+@pytest.mark.parametrize("validations", [1, 4, 5])
+def test_validations_are_spread_over_the_budget(validations, idle):
+    _, records = trained({"steps": 20, "validations": validations})
+    at = [record.step for record in records if record.validation]
+    assert at == [20 // validations * i for i in range(1, validations + 1)]
+
+
+def test_a_budget_in_time_ends_when_it_is_used(monkeypatch, idle):
+    clock = iter(range(10_000))
+    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    _, records = trained({"steps": None, "time": 30, "validations": 3})
+    assert records[-1].progress == 1.0
+    assert 30 <= records[-1].seconds <= 32
+    assert records[-2].seconds < 30
+    assert len([record for record in records if record.validation]) == 3
+    # Validation is part of the time that was asked for.
+    assert len(records) <= 28
+
+
+def test_the_caller_may_stop_at_any_record():
+    run = start({"steps": 100})
+    for record in training.fit(run):
+        if record.step == 3:
+            break
+    assert run.step == 3
+
+
+# ----------------------------------------------------------------------------------------- repeatability
+
+
+def test_the_seed_decides_every_weight():
+    one, _ = trained({"seed": 5})
+    torch.manual_seed(1234)
+    other = start({"seed": 5})
+    for _ in training.fit(other):
+        torch.randn(7)  # what the caller does between records is the caller's business
+        np.random.default_rng(0).random()
+    assert same(weights(one), weights(other))
+    assert one.history[-1]["elbo"] == other.history[-1]["elbo"]
+
+    third, _ = trained({"seed": 6})
+    assert not same(weights(one), weights(third))
+
+
+def test_validations_do_not_disturb_the_training():
+    one, _ = trained({"validations": 1})
+    other, _ = trained({"validations": 4})
+    assert same(weights(one), weights(other))
+
+
+@torch.no_grad()
+def test_validation_is_the_same_for_the_same_weights():
+    run = start()
+    shaken(run.network)
+    training.follow(run)
+    before = weights(run)
+    assert training.validate(run) == training.validate(run)
+    assert same(weights(run), before)
+
+
+# ------------------------------------------------------------------------------------------- the schedule
+
+
+def test_the_rate_rises_then_falls_like_a_cosine_to_nothing(idle):
+    run, records = trained({"steps": 200, "warmup": 0.1, "lr": 0.01})
+    rates = np.array([record.lr for record in records])
+    peak = int(rates.argmax())
+    assert rates[0] < 0.1 * 0.01
+    assert 15 <= peak <= 25
+    assert 0.95 * 0.01 < rates[peak] <= 0.01
+    assert (np.diff(rates[: peak + 1]) > 0).all()
+    assert (np.diff(rates[peak:]) < 0).all()
+    assert rates[100] == pytest.approx(0.005, rel=0.02)
+    assert rates[-1] < 1e-5
+    assert len({group["lr"] for group in run.optimiser.param_groups}) == 1
+
+
+def test_the_rate_of_a_run_without_warmup_starts_at_the_top(idle):
+    _, records = trained({"steps": 50, "warmup": 0.0, "lr": 0.01})
+    assert records[0].lr == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_plateau_costs_a_tenth_and_twice_as_long_ends_the_run(idle):
+    """Supplement section 2.1: a tenth after 50 epochs without gain, the end after 100."""
+    run = start({"schedule": "plateau", "patience": 3, "steps": 1000, "lr": 0.01, "crop": 32, "batch": 16, "ema": 0.0})
+    records = list(training.fit(run))
+    assert all(record.validation for record in records)  # an epoch is one update here
+    # The first validation is a gain over nothing; the next three are none, and three more.
+    assert [record.lr for record in records] == pytest.approx([0.01] * 4 + [0.001] * 3)
+
+
+def test_a_gain_starts_the_wait_anew(monkeypatch, idle):
+    run = start({"schedule": "plateau", "patience": 3, "steps": 9, "lr": 0.01, "crop": 32, "batch": 16, "ema": 0.0})
+    rates = []
+    for record in training.fit(run):
+        rates.append(record.lr)
+        if record.step == 3:
+            shaken(run.network, 0.01)  # other weights, better or not,
+            run.best_evidence = -math.inf  # count as a gain at the next validation
+    assert rates == pytest.approx([0.01] * 7 + [0.001] * 2)
+
+
+# ------------------------------------------------------------------------------------------- the average
+
+
+@torch.no_grad()
+def test_the_average_follows_the_weights_and_smooths_them():
+    run = start({"ema": 0.95})
+    for step in range(200):
+        for parameter in run.network.parameters():
+            parameter.fill_(3.0 + (-1) ** step)
+        run.step += 1
+        training.follow(run)
+    for name, _ in run.network.named_parameters():
+        torch.testing.assert_close(run.average[name], torch.full_like(run.average[name], 3.0), rtol=0, atol=0.1)
+
+
+@torch.no_grad()
+def test_the_average_forgets_the_random_start_quickly():
+    run = start({"ema": 0.999})
+    for parameter in run.network.parameters():
+        parameter.fill_(3.0)
+    for _ in range(30):
+        run.step += 1
+        training.follow(run)
+    assert (run.average["noise.head.bias"] - 3.0).abs().max() < 0.05
+
+
+@torch.no_grad()
+def test_without_an_average_the_weights_themselves_count():
+    run = start({"ema": 0.0})
+    shaken(run.network)
+    run.step += 1
+    training.follow(run)
+    assert same(run.average, weights(run))
+
+
+def test_the_average_is_what_is_kept():
+    run, _ = trained({"steps": 12, "ema": 0.9, "lr": 0.05, "validations": 1})
+    kept = training.finish(run).network.state_dict()
+    assert same(kept, run.average)
+    assert not same(kept, weights(run))
+
+
+@torch.no_grad()
+def test_the_best_weights_are_kept_not_the_last():
+    run = start({"ema": 0.0})
+    for quality in (0.0, 2.0, 10.0):  # further and further from the data
+        run.network.noise.head.bias.fill_(quality)
+        run.step += 1
+        training.follow(run)
+        training.validate(run)
+    assert (training.finish(run).network.noise.head.bias == 0).all()
+
+
+# ---------------------------------------------------------------------------------------------- updates
+
+
+def gradients(monkeypatch, **train) -> dict[str, torch.Tensor]:
+    monkeypatch.setattr(torch, "randn", lambda shape, **how: torch.zeros(shape))  # no latent noise
+    run = start({"batch": 5, "seed": 1} | train)
+    training.update(run, 1.0)
+    return {name: p.grad.clone() for name, p in run.network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("parts", [2, 4, 5, 64])
+def test_virtual_batches_have_the_gradient_of_the_whole_batch(parts, monkeypatch):
+    """Supplement section 2.1; also where the batch does not divide evenly."""
+    whole, split = gradients(monkeypatch), gradients(monkeypatch, virtual_batches=parts)
+    assert whole.keys() == split.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(split[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_losses_of_virtual_batches_are_those_of_the_whole_batch(monkeypatch):
+    monkeypatch.setattr(torch, "randn", lambda shape, **how: torch.zeros(shape))
+    losses = [training.update(start({"batch": 5, "virtual_batches": parts}), 1.0) for parts in (1, 2)]
+    for name, value in losses[0].items():
+        torch.testing.assert_close(losses[1][name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_are_clipped_where_asked():
+    run = start({"clip": 1e-3})
+    training.update(run, 1.0)
+    grads = [p.grad for p in run.network.parameters() if p.grad is not None]
+    assert torch.nn.utils.get_total_norm(grads) == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("block", ["plain", "supplement"])
+def test_one_bad_batch_does_not_cost_the_run(block, clip):
+    data = frames(stripes().astype(np.float32))
+    run = start({"steps": 8, "clip": clip}, data, block=block)
+    good = data.arrays[0].copy()
+    for record in training.fit(run):
+        if record.step == 2:
+            before = parameters(run)
+            data.arrays[0][:] = np.nan
+        elif record.step == 3:
+            assert same(parameters(run), before)
+            assert not torch.isfinite(record.losses["nll"])
+            data.arrays[0][:] = good
+    assert run.skipped == 1
+    assert not same(parameters(run), before)
+    assert all(torch.isfinite(value).all() for value in weights(run).values())
+    assert math.isfinite(run.history[-1]["elbo"])
+    assert all(torch.isfinite(value).all() for value in training.finish(run).network.state_dict().values())
+
+
+# -------------------------------------------------------------------------------------------------- end
+
+
+@pytest.mark.parametrize("train", [{"steps": 100}, {"steps": None, "time": 3600}], ids=["steps", "time"])
+def test_an_interrupted_run_still_gives_a_model(train):
+    run = start(train)
+    records = training.fit(run)
+    for _ in range(3):
+        next(records)
+    with pytest.raises(KeyboardInterrupt):
+        records.throw(KeyboardInterrupt())
+    checkpoint = training.finish(run)
+    assert checkpoint.steps == 3
+    assert checkpoint.history[-1]["step"] == 3
+    mean = Denoiser(checkpoint).denoise(stripes(1)[0, 0], samples=2).mean
+    assert mean.shape == (32, 32)
+    assert np.isfinite(mean).all()
+
+
+def test_a_direct_denoiser_that_never_trained_is_not_used():
+    """Interrupted early, the model can sample; one random pass would be noise without a warning."""
+    run = start({"steps": 100})
+    for record in training.fit(run):
+        if record.step == 3:
+            break
+    with pytest.raises(InputError, match="direct"):
+        Denoiser(training.finish(run)).denoise(stripes(1)[0, 0], direct=True)
+
+
+def test_the_weights_that_are_kept_have_a_trained_direct_denoiser():
+    """Where the elbo was best before the direct denoiser joined in, as on a single image."""
+    run = start({"steps": 10, "validations": 10, "ema": 0.0}, direct_from=0.5)
+    untrained = {name: value.clone() for name, value in run.network.direct.state_dict().items()}
+    for record in training.fit(run):
+        if record.step == 2:
+            run.best_evidence = math.inf
+    kept = training.finish(run).network.direct
+    assert kept is None or not same(kept.state_dict(), untrained)
+
+
+def test_a_run_whose_losses_were_never_finite_still_ends_with_a_word():
+    """The model is useless and the user has to hear so, from a message, not from an assertion."""
+    data = frames(stripes().astype(np.float32))
+    run = start({"steps": 2}, data)
+    data.arrays[0][:] = np.nan
+    for _ in training.fit(run):
+        pass
+    with pytest.raises(InputError, match="finite"):
+        training.finish(run)
+
+
+def test_what_is_finished_is_ready_to_use():
+    run, records = trained({"steps": 5})
+    checkpoint = training.finish(run)
+    assert not checkpoint.network.training
+    assert checkpoint.settings == run.settings
+    assert checkpoint.statistics == run.frames.statistics
+    assert (checkpoint.steps, checkpoint.seconds) == (5, run.seconds)
+    assert [entry["step"] for entry in checkpoint.history] == [5]
+    assert records[-1].validation is not None
+    assert checkpoint.history[-1]["elbo"] == records[-1].validation["elbo"]
+    assert float(checkpoint.network.noise.smallest_sigma) == pytest.approx(run.frames.statistics.smallest_sigma())
+
+
+def test_the_loop_leaves_the_callers_warnings_alone():
+    """A filter of Lightning's making must not outlive, or leak out of, the loop."""
+    run = start({"steps": 3})
+    filters = list(warnings.filters)
+    for _ in training.fit(run):
+        assert list(warnings.filters) == filters
+    assert list(warnings.filters) == filters
+
+
+# --------------------------------------------------------------------------------------------- learning
+
+
+@pytest.mark.parametrize("decoder_input", ["latent", "features"])
+def test_training_explains_the_images_better_and_better(decoder_input):
+    train = {"steps": 60, "batch": 4, "lr": 0.01, "validations": 6, "ema": 0.8}
+    run, records = trained(train, frames(stripes(24)), decoder_input=decoder_input, features=8, signal_features=8)
+    elbo = [entry["elbo"] for entry in run.history]
+    assert elbo[-1] > elbo[0] + 0.1
+    assert elbo[-1] > -1.3  # a Gaussian of the images' own mean and variance has -1.42
+    assert run.history[-1]["signal"] < run.history[0]["signal"]
+    # Little information in z at the start: it grows with the signal, and is never the noise (method 4.3).
+    kl = [record.losses["kl"].item() for record in records]
+    assert max(kl[:3]) < 0.02
+    assert max(kl) < 0.3
