@@ -77,35 +77,32 @@ def test_evidence_and_its_gradient_are_those_of_a_multivariate_normal():
 def test_noise_is_recovered_from_noisy_images_alone(lag_one):
     torch.manual_seed(0)
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
-    phase = torch.rand(32, 1, 1, 2) * 6
-    clean = 0.8 * torch.sin(x / 9 + y / 13 + phase[..., 0]) + 0.8 * torch.sin(y / 8 - x / 11 + phase[..., 1])
-    theta = (1 - (1 - 4 * lag_one**2) ** 0.5) / (2 * lag_one)
-    white = torch.randn(32, 1, 64, 65)
-    correlated = (white[..., 1:] + theta * white[..., :-1]) / (1 + theta**2) ** 0.5
-    noisy = clean[:, None].squeeze(2) if clean.dim() == 4 else clean[:, None]
-    noisy = noisy + correlated * (0.15 + 0.06 * noisy).clamp_min(0).sqrt()
+    phase = torch.rand(32, 2, 1, 1, 1) * 6
+    clean = 0.8 * torch.sin(x / 9 + y / 13 + phase[:, 0]) + 0.8 * torch.sin(y / 8 - x / 11 + phase[:, 1])
+
+    def noisy(clean):
+        theta = (1 - (1 - 4 * lag_one**2) ** 0.5) / (2 * lag_one)
+        white = torch.randn(*clean.shape[:-1], clean.shape[-1] + 1)
+        moving_average = (white[..., 1:] + theta * white[..., :-1]) / (1 + theta**2) ** 0.5
+        return clean + moving_average * (0.15 + 0.06 * clean).sqrt()
+
     model = BlindRow(features=(16, 24))
-    groups = [{"params": g["params"], "lr": 3e-3 * g["lr_scale"]} for g in model.parameter_groups()]
+    groups = [{"params": g["params"], "lr": 5e-3 * g["lr_scale"]} for g in model.parameter_groups()]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.98))
-    steps = 260
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, [g["lr"] for g in groups], total_steps=steps, pct_start=0.1, cycle_momentum=False
-    )
-    for step in range(steps):
-        pick = torch.randint(32, (4,))
-        loss = model(noisy[pick][..., :32], step / steps)["loss"]
+    steps = 300
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
+    for _ in range(steps):
+        loss = model(noisy(clean[torch.randint(32, (4,))])[..., :32])["loss"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
     learned = model.noise_model()
     assert learned["variance"][0] == pytest.approx(0.15, rel=0.15)
-    assert learned["gain"][0] == pytest.approx(0.06, rel=0.4)
+    assert learned["gain"][0] == pytest.approx(0.06, rel=0.15)
     assert learned["autocorrelation"][0][0] == pytest.approx(lag_one, abs=0.08)
-    mean, std = model.posterior(noisy[:4])
-    error = mean - clean[:4, None]
-    assert error.square().mean() < 0.25 * (noisy[:4] - clean[:4, None]).square().mean()
-    assert 0.8 < (error.abs() < 1.645 * std).float().mean() < 0.98
+    x = noisy(clean[:4])
+    assert (model.posterior(x)[0] - clean[:4]).square().mean() < 0.1 * (x - clean[:4]).square().mean()
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (33, 50), (1, 9), (6, 5, 7)])

@@ -157,7 +157,7 @@ def test_nothing_is_held_out_of_a_few_frames():
 def test_something_is_always_left_to_train_on():
     split = Frames.split([noise(10, 1, 4, 4)], 0.99, 0)
     assert split.train
-    assert split.batch(0, 0, 2, (4, 4), "x").shape == (2, 1, 4, 4)
+    assert split.batch(0, 0, 2, (4, 4), "y").shape == (2, 1, 4, 4)
 
 
 # ----------------------------------------------------------------------------------------------- crops
@@ -172,7 +172,7 @@ def test_training_crops_come_from_training_frames_only():
     split = Frames.split([numbered(20, 8, 8)], 0.2, 0)
     seen, held = set(), set()
     for step in range(40):
-        crops = split.statistics.restore(split.batch(0, step, 8, (4, 4), "x"))
+        crops = split.statistics.restore(split.batch(0, step, 8, (4, 4), "y"))
         seen |= set(crops.round().ravel().astype(int).tolist())
     held = set(split.statistics.restore(split.validation_crops(0, 200, (4, 4))).round().ravel().astype(int).tolist())
     assert seen == {i for _, i in split.train}
@@ -182,7 +182,7 @@ def test_training_crops_come_from_training_frames_only():
 def test_a_batch_is_a_pure_function_of_seed_and_step():
     """What makes a resumed run, or one on other hardware, see the same data."""
     one, other = frames(), frames()
-    asked = (8, (16, 16), "x")
+    asked = (8, (16, 16), "y")
     first = one.batch(3, 7, *asked)
     for step in range(3):
         other.batch(3, step, *asked)
@@ -198,7 +198,7 @@ def test_a_batch_is_a_pure_function_of_seed_and_step():
 def test_validation_crops_are_the_same_every_time():
     split = frames()
     first = split.validation_crops(0, 5, (16, 16))
-    split.batch(0, 0, 4, (16, 16), "x")
+    split.batch(0, 0, 4, (16, 16), "y")
     np.testing.assert_array_equal(split.validation_crops(0, 5, (16, 16)), first)
     assert not np.array_equal(split.validation_crops(1, 5, (16, 16)), first)
 
@@ -209,38 +209,31 @@ def directions(crops: np.ndarray) -> list[set[int]]:
 
 
 @pytest.mark.parametrize(
-    ("shape", "axis", "flipped"),
-    [
-        ((16, 16), "x", "y"),
-        ((16, 16), "y", "x"),
-        ((16, 16), "none", "yx"),
-        ((8, 8, 8), "x", "zy"),
-        ((8, 8, 8), "z", "yx"),
-        ((32,), "x", ""),
-    ],
+    ("shape", "flips"),
+    [((16, 16), "y"), ((16, 16), "x"), ((16, 16), "xyz"), ((8, 8, 8), "yz"), ((8, 8, 8), "xy"), ((32,), "yz")],
 )
-def test_crops_are_flipped_across_the_noise_axis_only(shape, axis, flipped):
+def test_crops_are_flipped_along_the_axes_that_allow_it_only(shape, flips):
     """The noise of a row need not look the same backwards (method 4.1)."""
     ramp = np.tensordot(10.0 ** np.arange(len(shape)), np.indices(shape), 1)
     split = Frames.split([np.broadcast_to(ramp, (2, 1, *shape))], 0.1, 0)
     edges = tuple(size // 2 for size in shape)
-    seen = directions(split.batch(0, 0, 64, edges, axis))
+    seen = directions(split.batch(0, 0, 64, edges, flips))
     for letter, signs in zip("zyx"[-len(shape) :], seen, strict=True):
-        assert signs == ({-1, 1} if letter in flipped else {1}), letter
+        assert signs == ({-1, 1} if letter in flips else {1}), letter
     assert directions(split.validation_crops(0, 32, edges)) == [{1}] * len(shape)
 
 
 def test_crops_reach_every_corner_of_the_frame():
     position = np.arange(10 * 12, dtype=float).reshape(1, 1, 10, 12)
     split = Frames.split([position], 0.1, 0)
-    crops = split.statistics.restore(split.batch(0, 0, 400, (4, 4), "x"))
+    crops = split.statistics.restore(split.batch(0, 0, 400, (4, 4), "y"))
     assert set(crops.round().ravel().astype(int).tolist()) == set(range(120))
 
 
 def test_larger_frames_give_more_crops():
     """Every pixel is seen about as often as every other, whichever file it lies in."""
     split = Frames.split([numbered(1, 8, 8), 1 + numbered(1, 24, 24)], 0.1, 0)
-    crops = split.statistics.restore(split.batch(0, 0, 1000, (8, 8), "x")).round()
+    crops = split.statistics.restore(split.batch(0, 0, 1000, (8, 8), "y")).round()
     assert (crops[:, 0, 0, 0] == 1).mean() == pytest.approx(0.9, abs=0.05)
 
 
@@ -259,13 +252,13 @@ def test_crop_edges_are_multiples_of_the_stride_within_the_frame(space, crop, st
 
 
 def test_small_frames_are_filled_up_by_their_mirror_image():
-    small = np.arange(6.0).reshape(1, 1, 2, 3)
+    small = np.arange(1.0, 7.0).reshape(1, 1, 2, 3)
     split = Frames.split([small, noise(1, 1, 16, 16)], 0.1, 0)
     crop = data.Frames([small], split.statistics, ((0, 0),), ()).validation_crops(0, 1, (8, 8))
     assert crop.shape == (1, 1, 8, 8)
     restored = split.statistics.restore(crop)[0, 0]
     np.testing.assert_allclose(restored[:2, :3], small[0, 0], atol=1e-5)
-    assert set(restored.round(4).ravel().tolist()) == set(range(6))
+    assert set(restored.round(4).ravel().tolist()) == set(range(1, 7))
 
 
 def test_an_epoch_visits_every_frame_as_often_as_crops_fit_into_it():
@@ -279,7 +272,7 @@ def test_a_frame_of_a_memory_map_is_read_only_where_it_is_cropped(tmp_path):
     np.save(tmp_path / "a.npy", stripes())
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
     np.testing.assert_array_equal(
-        frames(mapped).batch(0, 0, 4, (16, 16), "x"), frames(stripes()).batch(0, 0, 4, (16, 16), "x")
+        frames(mapped).batch(0, 0, 4, (16, 16), "y"), frames(stripes()).batch(0, 0, 4, (16, 16), "y")
     )
 
 
@@ -298,8 +291,8 @@ def prepare(*sources, axes=None, noise_axis="x", layers=()):
         (noise(3, 20, 24), "CYX", "none", 2, 3, 1),
         (noise(5, 2, 20, 24), "TCYX", "x", 2, 2, 5),
         (noise(20, 24, 3), "YXC", "x", 2, 3, 1),
-        (noise(4, 20, 24), "ZYX", "x", 2, 1, 4),
-        (noise(4, 20, 24), "ZYX", "z", 3, 1, 1),
+        (noise(14, 20, 24), "ZYX", "x", 2, 1, 14),
+        (noise(14, 20, 24), "ZYX", "z", 3, 1, 1),
         (noise(300), None, "x", 1, 1, 1),
     ],
 )
@@ -324,12 +317,17 @@ def test_a_noise_axis_in_the_settings_counts_where_the_command_says_auto():
     assert (ready.settings.model.noise_axis, ready.inspection) == ("y", None)
 
 
+def test_a_noise_axis_z_means_volumes_wherever_it_is_said():
+    ready = prepare(noise(14, 20, 24), axes="ZYX", noise_axis="auto", layers=({"model": {"noise_axis": "z"}},))
+    assert (ready.settings.model.noise_axis, ready.settings.model.dimensions) == ("z", 3)
+
+
 def test_dimensions_can_be_chosen():
     lines = prepare(noise(5, 300), layers=({"model": {"dimensions": 1}},))
     assert lines.frames.arrays[0].shape == (5, 1, 300)
-    ready = prepare(noise(4, 20, 24), axes="ZYX", layers=({"model": {"dimensions": 3}},))
+    ready = prepare(noise(14, 20, 24), axes="ZYX", layers=({"model": {"dimensions": 3}},))
     assert ready.settings.model.dimensions == 3
-    assert ready.frames.arrays[0].shape == (1, 1, 4, 20, 24)
+    assert ready.frames.arrays[0].shape == (1, 1, 14, 20, 24)
 
 
 @pytest.mark.parametrize(
@@ -350,11 +348,10 @@ def test_images_that_cannot_be_trained_on_are_refused_in_one_line(sources, asked
 
 
 def test_images_of_two_kinds_are_refused(tmp_path):
-    np.save(tmp_path / "grey.npy", noise(8, 8))
-    np.save(tmp_path / "colour.npy", noise(8, 8))
+    np.save(tmp_path / "grey.npy", noise(16, 16))
     grey = data.gather([tmp_path / "grey.npy"], None)[0]
     with pytest.raises(InputError, match=r"3 channel\(s\), but .*grey\.npy has 1"):
-        prepare(grey, data.gather([noise(3, 8, 8)], "CYX")[0])
+        prepare(grey, data.gather([noise(3, 16, 16)], "CYX")[0])
 
 
 def test_files_and_arrays_give_the_same_crops(tmp_path):

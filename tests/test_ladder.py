@@ -181,6 +181,23 @@ def test_the_posterior_looks_at_the_image_and_the_prior_does_not():
     assert not torch.allclose(net.generate(shape, a.device, fixed(1)), net.generate(shape, a.device, noise))
 
 
+def test_coarse_latents_reach_the_code_without_the_posterior_of_finer_ones():
+    """The skip around each level; at the start, posteriors do not look at what is above them."""
+    net = ladder()
+    features = net.bottom_up(torch.randn(1, 1, 16, 16))
+    before, _ = net.top_down(features, fixed())
+    after, _ = net.top_down(features, lambda *asked: fixed()(*asked) + (1.0 if asked[0] == 2 else 0.0))
+    assert (after - before).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("informed", [0, 1, 2])
+def test_the_kl_is_told_level_by_level_finest_first(informed):
+    net = ladder()
+    torch.nn.init.ones_(net.levels[informed].posterior.bias)
+    _, kls = net.top_down(net.bottom_up(torch.randn(1, 1, 16, 16)))
+    assert [value.item() > 1 for value in kls] == [level == informed for level in range(3)]
+
+
 def test_leaving_the_kl_out_changes_no_sample():
     net = shaken(ladder())
     features = net.bottom_up(torch.randn(1, 1, 16, 16))

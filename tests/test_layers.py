@@ -46,8 +46,8 @@ def test_reflecting_convolutions_work_on_the_smallest_features(space):
 
 def test_supplement_block_is_convolution_norm_mish_twice_then_a_gate():
     block = layers.SupplementBlock(2, 4)
-    order = [type(part) for part in block.residual]
-    assert order == [nn.Conv2d, nn.BatchNorm2d, nn.Mish] * 2
+    for part, kind in zip(block.residual, [nn.Conv2d, nn.BatchNorm2d, nn.Mish] * 2, strict=True):
+        assert isinstance(part, kind)
     assert block.residual[0].kernel_size == (3, 3)
 
 

@@ -8,7 +8,7 @@ from tiny import shaken
 from torch.nn import functional as F
 
 from cosdd import config
-from cosdd.model.noise import CausalConvolution, NoiseDecoder, mixture_nll
+from cosdd.model.noise import LARGEST_SIGMA, CausalConvolution, NoiseDecoder, mixture_nll
 
 PAPER = {"layers": 8, "kernel": 5, "dilation": 2}
 AXIS = {"x": -1, "y": -2, "z": -3}
@@ -218,6 +218,14 @@ def test_sigma_never_falls_below_its_floor():
     _, _, sigmas = net(torch.zeros(1, 1, 4, 8), torch.zeros(1, 2, 4, 8))
     assert sigmas.min() >= 0.05
     assert net.nll(torch.zeros(1, 1, 4, 8), torch.zeros(1, 2, 4, 8)).isfinite().all()
+
+
+def test_sigma_never_exceeds_its_ceiling():
+    net = decoder()
+    with torch.no_grad():
+        net.head.bias.fill_(1e30)
+    _, _, sigmas = net(torch.zeros(1, 1, 4, 8), torch.zeros(1, 2, 4, 8))
+    assert sigmas.max() <= LARGEST_SIGMA
 
 
 def test_the_floor_travels_with_the_weights():

@@ -13,7 +13,8 @@ def test_hidden_layers_are_distinct_3_wide_convolutions_with_relu():
     """Supplement section 3; the authors' code shared the middle two by mistake (method 8.14)."""
     decoder = SignalDecoder(2, 1, 5, layers=4, features=6, padding="reflect")
     convolutions = [part for part in decoder.hidden if isinstance(part, nn.Conv2d)]
-    assert [type(part) for part in decoder.hidden] == [nn.Conv2d, nn.ReLU] * 4
+    for part, kind in zip(decoder.hidden, [nn.Conv2d, nn.ReLU] * 4, strict=True):
+        assert isinstance(part, kind)
     assert [(c.in_channels, c.out_channels, c.kernel_size) for c in convolutions] == [
         (5, 6, (3, 3)), (6, 6, (3, 3)), (6, 6, (3, 3)), (6, 6, (3, 3)),
     ]  # fmt: skip
@@ -62,6 +63,13 @@ def test_direct_denoiser_looks_far_and_near():
     assert reached.min() <= 64 - 24
     assert reached.max() >= 64 + 24
     assert {62, 63, 64, 65, 66} <= set(reached.tolist())
+
+
+def test_fine_detail_passes_by_the_coarse_levels():
+    net = DirectDenoiser(2, 1, 3, 4, "zeros")
+    for layer in net.leave:
+        nn.init.zeros_(layer.weight)
+    assert net(torch.randn(1, 1, 16, 16)).std() > 1e-3
 
 
 def test_decoders_answer_in_float32_inside_mixed_precision():

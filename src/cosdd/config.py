@@ -123,8 +123,11 @@ class BlindRow(Section):
     widths: tuple[float, ...] = Field(
         default=(1.0, 4.0), min_length=1, max_length=8, description="Length scales of that uncertainty in pixels."
     )
-    reward: float = Field(
-        default=0.02, ge=0, le=1, description="Reward in nats for noise that explains variance, early in the training."
+    noise_reward: float = Field(
+        default=0.0, ge=0, le=1, description="Preference for noise as the explanation, early in the training (nats)."
+    )
+    signal_cost: float = Field(
+        default=0.0, ge=0, le=1, description="Cost of the signal's uncertainty, early in the training (nats)."
     )
 
 
@@ -153,11 +156,7 @@ class Train(Section):
     warmup: float = Field(
         default=0.03, ge=0, lt=1, description="Share of the budget in which the learning rate rises (schedule budget)."
     )
-    patience: int = Field(
-        default=50,
-        ge=1,
-        description="Validations without gain before the rate falls; twice as many end the run (schedule plateau).",
-    )
+    patience: int = Field(default=3, ge=1, description="Validations without gain before the rate falls.")
     ema: float = Field(
         default=0.995, ge=0, lt=1, description="Decay of the moving average of the weights; 0 switches it off."
     )
@@ -165,7 +164,7 @@ class Train(Section):
     validation: float = Field(
         default=0.1, gt=0, lt=1, description="Share of the frames held out where there are at least ten."
     )
-    validations: int = Field(default=20, ge=1, description="Validations during the run.")
+    validations: int = Field(default=40, ge=1, description="Validations during the run.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Arithmetic inside the networks; auto is bfloat16 where the processor computes it natively.",

@@ -133,18 +133,19 @@ class Frames:
         crops = sum(max(1, int(np.prod(self.arrays[a].shape[2:])) // int(np.prod(edges))) for a, _ in self.train)
         return max(1, round(crops / batch))
 
-    def batch(self, seed: int, step: int, count: int, edges: tuple[int, ...], noise_axis: str) -> np.ndarray:
+    def batch(self, seed: int, step: int, count: int, edges: tuple[int, ...], flips: str) -> np.ndarray:
         """The normalised crops (count, c, *edges) of training step ``step``, float32.
 
-        Flipped at random across the noise axis only: flips along it, and rotations, would change the noise.
+        flips: letters of the axes along which crops may be flipped, such as "y". The noise axis is none of them
+        unless the model of the noise is the same read backwards; rotations would change the noise in any case.
         """
         rng = np.random.default_rng((seed, 2, step))
-        return self._crops(rng, self.train, count, edges, noise_axis)
+        return self._crops(rng, self.train, count, edges, flips)
 
     def validation_crops(self, seed: int, count: int, edges: tuple[int, ...]) -> np.ndarray:
         """The same crops (count, c, *edges) every time, from held-out frames where there are any; never flipped."""
         rng = np.random.default_rng((seed, 3))
-        return self._crops(rng, self.validation or self.train, count, edges, None)
+        return self._crops(rng, self.validation or self.train, count, edges, "")
 
     def _crops(
         self,
@@ -152,16 +153,15 @@ class Frames:
         frames: Sequence[tuple[int, int]],
         count: int,
         edges: tuple[int, ...],
-        noise_axis: str | None,
+        flips: str,
     ) -> np.ndarray:
         pixels = np.array([np.prod(self.arrays[a].shape[2:], dtype=float) for a, _ in frames])
         chosen = rng.choice(len(frames), size=count, p=pixels / pixels.sum())
         crops = [self._crop(rng, frames[index], edges) for index in chosen]
-        if noise_axis is not None:
-            letters = "zyx"[-len(edges) :]
-            for index, crop in enumerate(crops):
-                flips = [1 + axis for axis, letter in enumerate(letters) if letter != noise_axis and rng.random() < 0.5]
-                crops[index] = np.flip(crop, tuple(flips))
+        letters = "zyx"[-len(edges) :]
+        for index, crop in enumerate(crops):
+            flipped = [1 + axis for axis, letter in enumerate(letters) if letter in flips and rng.random() < 0.5]
+            crops[index] = np.flip(crop, tuple(flipped))
         return self.statistics.normalise(np.stack(crops))
 
     def _crop(self, rng: np.random.Generator, where: tuple[int, int], edges: tuple[int, ...]) -> np.ndarray:

@@ -26,7 +26,10 @@ from cosdd.device import arithmetic
 from cosdd.model import COSDD, BlindRow, build
 
 VALIDATION_CROPS = 32
-PLATEAU_FACTOR, PLATEAU_ENDS = 0.1, 1e-5  # supplement section 2.1: a tenth of the rate after a plateau
+PLATEAU_FACTOR = {"plateau": 0.1, "budget": 0.3}  # the rate falls to this share after a plateau
+PLATEAUS_IN_A_ROW = 2  # end a run of schedule plateau (supplement section 2.1)
+SETTLED = 0.5  # share of the budget before which no plateau counts: what is preferred early has to fade first
+SMALLEST_SCALE = 0.02  # of the rate ends a run of schedule budget
 
 SHOWN = ("nll", "kl", "elbo", "signal", "direct", "blind_mse")  # loss terms worth a look
 
@@ -63,8 +66,8 @@ class Run:
     history: list[dict[str, float]] = field(default_factory=list)  # one entry per validation
     best: Weights | None = None
     best_evidence: float = -math.inf  # elbo, or log-likelihood where it is exact; nats per pixel
-    waited: int = 0  # validations without gain (schedule plateau)
-    lr_scale: float = 1.0  # of the plateau schedule
+    waited: int = 0  # validations without gain
+    lr_scale: float = 1.0  # falls at plateaus
 
 
 def make_fabric() -> Fabric:
@@ -123,7 +126,7 @@ def fit(run: Run) -> Iterator[Record]:
                 validation = validate(run)
                 run.seconds += time.perf_counter() - began
             yield Record(run.step, run.seconds, min(after, 1.0), lr(run), losses, validation)
-            if after >= 1 or (train.schedule == "plateau" and run.lr_scale < PLATEAU_ENDS):
+            if after >= 1 or nothing_left(run):
                 return
 
 
@@ -143,7 +146,7 @@ def set_lr(run: Run, share: float) -> None:
     else:
         # Rise, then a cosine to zero that ends with the budget: the average settles with it.
         rise = min(1.0, (share + 1e-3) / max(train.warmup, 1e-3))
-        scale = rise * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+        scale = rise * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))) * run.lr_scale
     for group in run.optimiser.param_groups:
         group["lr"] = train.lr * scale * group.get("lr_scale", 1.0)
 
@@ -158,7 +161,9 @@ def update(run: Run, share_used: float) -> dict[str, Tensor]:
     The three networks' gradients are disjoint, so this equals three optimisers, one for each (method 2.3, 2.4).
     """
     train, model = run.settings.train, run.settings.model
-    batch = run.frames.batch(train.seed, run.step, train.batch, run.edges, model.noise_axis)
+    # Stationary Gaussian noise is the same read backwards; noise of any shape is not.
+    flips = "xyz" if isinstance(run.network, BlindRow) else "xyz".replace(model.noise_axis, "")
+    batch = run.frames.batch(train.seed, run.step, train.batch, run.edges, flips)
     crops = torch.from_numpy(batch).to(run.fabric.device)
     # Latent noise, like the crops, depends on seed and step alone.
     torch.manual_seed((train.seed * 1_000_003 + run.step) % 2**63)
@@ -225,10 +230,31 @@ def validate(run: Run) -> dict[str, float]:
         run.best = {name: value.clone() for name, value in run.average.items()}
     else:
         run.waited += 1
-        if train.schedule == "plateau" and run.waited >= train.patience:
-            # A tenth after a plateau; a second plateau in a row ends the run (supplement section 2.1).
-            run.waited, run.lr_scale = 0, run.lr_scale * PLATEAU_FACTOR
+        early = train.schedule == "budget" and progress(run) < SETTLED
+        if run.waited % train.patience == 0 and not early:
+            after_plateau(run)
     return sums
+
+
+def after_plateau(run: Run) -> None:
+    """The fixed crops no longer gain: a smaller rate.
+
+    Schedule budget: also back to the best weights. On little data the networks begin to learn the noise of the
+    training frames by heart, and what they learned after the best point is only that.
+    """
+    schedule = run.settings.train.schedule
+    run.lr_scale *= PLATEAU_FACTOR[schedule]
+    if schedule == "budget" and run.best is not None:
+        run.network.load_state_dict(run.best)
+        run.average = {name: value.clone() for name, value in run.best.items()}
+
+
+def nothing_left(run: Run) -> bool:
+    """Have the plateaus used up the learning rate?"""
+    train = run.settings.train
+    if train.schedule == "plateau":
+        return run.waited >= PLATEAUS_IN_A_ROW * train.patience
+    return run.lr_scale < SMALLEST_SCALE
 
 
 def finish(run: Run) -> Checkpoint:

@@ -173,7 +173,7 @@ class RowNoise(nn.Module):
         self.log_correlated, self.log_correlated_gain = positive(0.5), positive(0.03)
         self.log_offset = positive(1e-3)
         lag = torch.arange(taps) - taps // 2
-        self.kernel = nn.Parameter(torch.exp(-0.5 * (lag / 0.6) ** 2).repeat(channels, 1))
+        self.kernel = nn.Parameter(torch.exp(-0.5 * (lag / 0.45) ** 2).repeat(channels, 1))
 
     def white(self, signal: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w"]:
         """Variance of the white part where the clean image is `signal`."""
@@ -233,7 +233,8 @@ class BlindRow(nn.Module):
     `noise_axis` is the spatial axis ("x" is the last) along which noise may be correlated; "none" means white
     noise, where a row is as good a blind line as any. `period`: every so many rows are predicted at once, from
     the rows between them. `rank` factors per pixel and length scale in `widths` (pixels) describe the signal's
-    uncertainty along the row. `reward`: nats that a doubling (in nats) of the noise is worth at the start.
+    uncertainty along the row. `noise_reward` and `signal_cost` (nats per pixel) say how strongly noise is
+    preferred as the explanation early in the training.
     """
 
     def __init__(
@@ -247,7 +248,8 @@ class BlindRow(nn.Module):
         period: int = 4,
         rank: int = 4,
         widths: tuple[float, ...] = (1.0, 4.0),
-        reward: float = 0.02,
+        noise_reward: float = 0.02,
+        signal_cost: float = 0.15,
     ) -> None:
         super().__init__()
         if dimensions not in CONV:
@@ -258,7 +260,8 @@ class BlindRow(nn.Module):
         if -AXIS[noise_axis] > dimensions:
             raise InputError(f"noise axis {noise_axis!r} needs images with {-AXIS[noise_axis]} spatial axes")
         self.dimensions, self.channels, self.axis = dimensions, channels, AXIS[noise_axis]
-        self.period, self.rank, self.widths, self.reward = period, rank, widths, reward
+        self.period, self.rank, self.widths = period, rank, widths
+        self.noise_reward, self.signal_cost = noise_reward, signal_cost
         near = 2 * period - 2
         self.network = UNet(dimensions, channels * near, channels * (1 + rank * len(widths)), features, blocks)
         # The mean starts as the average of the two adjacent rows, its uncertainty small and alike everywhere.
@@ -300,8 +303,10 @@ class BlindRow(nn.Module):
     def forward(self, x: Float[Tensor, "b c *space"], progress: float = 0.0) -> dict[str, Tensor]:
         """Loss of one random lattice of rows; `progress` is the share of the training budget that is used.
 
-        `nll` is -log p(row | other rows) in nats per pixel. `loss` adds a small reward for noise that explains
-        variance, which fades in the first half of the training: it keeps texture from... being explained late.
+        `nll` is -log p(row | other rows) in nats per pixel. Only the sum of signal uncertainty and noise is seen,
+        so `loss` first prefers noise as the explanation: a small reward for noise variance, and a cost for the
+        share of the signal's uncertainty where the two are alike. Both fade in the first half of the training,
+        for on texture that no other row predicts they would keep too much for the noise.
         """
         x = x.movedim(self.axis, -1)
         offset = int(torch.randint(min(self.period, x.shape[-2]), ()))
@@ -319,8 +324,16 @@ class BlindRow(nn.Module):
                 self._kernels(row),
             )
             nll = nll.mean() / row.shape[-1]
-            reward = self.reward * max(0.0, 1 - 2 * progress) * (white + correlated).log().mean()
-        return {"loss": nll - reward, "nll": nll.detach(), "blind_mse": (row - mean).detach().square().mean()}
+            uncertainty = factors.square().sum((-3, -2))  # the kernels are 1 at distance 0
+            share = uncertainty / (uncertainty + white + correlated)
+            preference = self.signal_cost * share.mean() - self.noise_reward * (white + correlated).log().mean()
+            loss = nll + max(0.0, 1 - 2 * progress) * preference
+        return {
+            "loss": loss,
+            "nll": nll.detach(),
+            "blind_mse": (row - mean).detach().square().mean(),
+            "signal_share": share.detach().mean(),
+        }
 
     @torch.no_grad()
     def posterior(
