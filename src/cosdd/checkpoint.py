@@ -6,7 +6,9 @@ against what the settings ask for before anything is allocated.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,13 +58,17 @@ def save(checkpoint: Checkpoint, path: str | Path, overwrite: bool = False) -> N
     }
     tensors = {name: value.contiguous() for name, value in checkpoint.network.state_dict().items()}
     metadata = {"format": "cosdd", "format_version": str(FORMAT_VERSION), "cosdd": json.dumps(header)}
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(to_bytes(tensors, metadata))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(to_bytes(tensors, metadata))
+            os.replace(part, path)
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}): choose another place with -o") from None
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -91,7 +97,7 @@ def load(path: str | Path) -> Checkpoint:
                 statistics = _statistics(header["statistics"], settings.model.channels)
                 history = tuple({str(k): float(v) for k, v in entry.items()} for entry in header["history"])
                 steps, seconds, version = int(header["steps"]), float(header["seconds"]), str(header["version"])
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
                 raise InputError(f"{path}: the model's header is damaged ({_brief(error)})") from None
             with torch.device("meta"):  # shapes only, nothing allocated
                 network = build(settings)
@@ -122,9 +128,12 @@ def _refuse_newer(path: Path, metadata: Mapping[str, str]) -> None:
 
 def _statistics(values: Mapping[str, Any], channels: int) -> Statistics:
     mean, std = tuple(map(float, values["mean"])), tuple(map(float, values["std"]))
-    if not (len(mean) == len(std) == channels and all(s > 0 for s in std)):
+    step = float(values["grey_step"])
+    if not (
+        len(mean) == len(std) == channels and all(s > 0 for s in std) and all(map(math.isfinite, (*mean, *std, step)))
+    ):
         raise ValueError("statistics")
-    return Statistics(mean, std, float(values["grey_step"]))
+    return Statistics(mean, std, step)
 
 
 def _brief(error: Exception) -> str:

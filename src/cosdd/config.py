@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 NoiseAxis = Literal["x", "y", "z", "none"]
 Method = Literal["auto", "blind-row", "cosdd"]
@@ -103,6 +103,12 @@ class Model(Section):
         default=32, ge=1, le=512, description="Feature channels of the direct denoiser's finest level."
     )
 
+    @model_validator(mode="after")
+    def _axis_exists(self) -> Model:
+        if self.noise_axis not in ("none", *"xyz"[: self.dimensions]):
+            raise ValueError(f"noise_axis {self.noise_axis} does not exist in {self.dimensions} dimension(s)")
+        return self
+
 
 class BlindRow(Section):
     """The blind-row Bayesian denoiser (docs/blind-row.md); dimensions, channels and noise axis are those of model."""
@@ -170,6 +176,12 @@ class Train(Section):
         description="Arithmetic inside the networks; auto is bfloat16 where the processor computes it natively.",
     )
 
+    @model_validator(mode="after")
+    def _some_budget(self) -> Train:
+        if self.steps is None and self.time is None:
+            raise ValueError("neither steps nor time is given: the run would never end")
+        return self
+
 
 class Config(Section):
     """A training run from end to end."""
@@ -224,7 +236,7 @@ def build(preset: str = "tiny", *layers: Mapping[str, Any]) -> Config:
     """
     for layer in layers:
         preset = layer.get("preset", preset)
-    if preset not in _PRESETS:
+    if not isinstance(preset, str) or preset not in _PRESETS:
         raise InputError(f"preset {preset!r} is unknown: choose one of {', '.join(PRESETS)}")
     method = "auto"
     for layer in (_PRESETS[preset], *layers):
@@ -233,6 +245,8 @@ def build(preset: str = "tiny", *layers: Mapping[str, Any]) -> Config:
     values: dict[str, Any] = {"model": {}, "blind_row": {}, "train": {}}
     for layer in (_PRESETS[preset], by_method, *layers):
         for section, settings in layer.items():
+            if settings is None and section in values:
+                continue  # an empty section of a YAML file
             if isinstance(settings, Mapping) and section in values:
                 if settings.get("time") is not None and "steps" not in settings:
                     values[section]["steps"] = None  # a budget replaces one of the other kind
@@ -255,7 +269,7 @@ def from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--set {assignment}: expected section.field=value, for example --set train.lr=1e-3")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # ValueError: an impossible date
             raise InputError(f"--set {assignment}: the value is not valid YAML") from None
         if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
             with contextlib.suppress(ValueError):
@@ -270,7 +284,7 @@ def from_file(path: str | Path) -> dict[str, Any]:
         settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a configuration ({error})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if settings is None:
         return {}
@@ -299,4 +313,6 @@ def _one_line(error: ValidationError) -> str:
             f"valid names: {', '.join(_names(location))}"
         )  # fmt: skip
         return f"setting {name} is unknown: {advice}"
+    if first["type"] == "value_error" and isinstance(first["input"], Mapping):
+        return f"settings {name}: {first['msg'].removeprefix('Value error, ')}"
     return f"setting {name}={first['input']!r}: {first['msg'].removeprefix('Value error, ').lower()}"

@@ -111,7 +111,7 @@ class Frames:
     def split(arrays: Sequence[np.ndarray], share: float, seed: int) -> Frames:
         """Hold out ``share`` of the frames, chosen by ``seed``, where there are at least ten."""
         everything = [(a, i) for a, array in enumerate(arrays) for i in range(len(array))]
-        held = round(share * len(everything)) if len(everything) >= ENOUGH_FRAMES else 0
+        held = min(round(share * len(everything)), len(everything) - 1) if len(everything) >= ENOUGH_FRAMES else 0
         # A permutation of indices: shuffling the images themselves is how half of them get lost (method 8.3).
         order = np.random.default_rng((seed, 1)).permutation(len(everything))
         validation = sorted(everything[i] for i in order[:held])
@@ -197,7 +197,7 @@ def prepare(
     Raises InputError, in one line, for images or settings at fault.
     """
     read = gather(sources, axes)
-    settings = config.build(preset, *layers)
+    settings = config.build(preset, *layers, {"model": {"noise_axis": "none"}})  # the axis is known further down
     given: dict[str, Any] = {}
     for layer in layers:
         given |= layer.get("model", {})

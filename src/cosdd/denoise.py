@@ -52,6 +52,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise InputError(f"samples is {self.samples}: at least 1 is needed")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}: at least 0 is needed")
         if not 0 <= self.save_samples <= self.samples:
             raise InputError(
                 f"save_samples is {self.save_samples}: expected 0 to the number of samples, {self.samples}"

@@ -13,6 +13,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from cosdd import config
 from cosdd.checkpoint import Checkpoint
+from cosdd.config import InputError
 from cosdd.data import Frames
 from cosdd.device import arithmetic
 from cosdd.model import COSDD, BlindRow, build
@@ -102,32 +104,29 @@ def fit(run: Run) -> Iterator[Record]:
     train = run.settings.train
     budget_validations = {round(i * 1000 / train.validations) for i in range(1, train.validations + 1)}
     epoch = run.frames.epoch(run.edges, train.batch)
-    with warnings.catch_warnings():
-        # Lightning looks for a loop of its own kind; ours is in plain sight.
-        warnings.filterwarnings("ignore", module="lightning_fabric")
-        while True:
-            began = time.perf_counter()
-            before = progress(run)
-            run.network.train()
-            set_lr(run, before)
-            losses = update(run, before)
-            run.step += 1
-            follow(run)
-            run.seconds += time.perf_counter() - began
-            after = progress(run)
+    while True:
+        began = time.perf_counter()
+        before = progress(run)
+        run.network.train()
+        set_lr(run, before)
+        losses = update(run, before)
+        run.step += 1
+        follow(run)
+        run.seconds += time.perf_counter() - began
+        after = progress(run)
 
-            if train.schedule == "plateau":
-                due = run.step % epoch == 0 or after >= 1
-            else:
-                due = any(before * 1000 < mark <= after * 1000 for mark in budget_validations)
-            validation = None
-            if due:
-                began = time.perf_counter()
-                validation = validate(run)
-                run.seconds += time.perf_counter() - began
-            yield Record(run.step, run.seconds, min(after, 1.0), lr(run), losses, validation)
-            if after >= 1 or nothing_left(run):
-                return
+        if train.schedule == "plateau":
+            due = run.step % epoch == 0 or after >= 1
+        else:
+            due = any(before * 1000 < mark <= after * 1000 for mark in budget_validations)
+        validation = None
+        if due:
+            began = time.perf_counter()
+            validation = validate(run)
+            run.seconds += time.perf_counter() - began
+        yield Record(run.step, run.seconds, min(after, 1.0), lr(run), losses, validation)
+        if after >= 1 or nothing_left(run):
+            return
 
 
 def progress(run: Run) -> float:
@@ -137,6 +136,14 @@ def progress(run: Run) -> float:
     if train.time and not train.steps:
         shares.append(run.seconds / train.time)
     return max(shares, default=0.0)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Lightning looks for a loop of its own kind; ours is in plain sight. Never around a yield: see ``fit``."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning_fabric")
+        yield
 
 
 def set_lr(run: Run, share: float) -> None:
@@ -155,6 +162,7 @@ def lr(run: Run) -> float:
     return run.optimiser.param_groups[0]["lr"]
 
 
+@quiet()
 def update(run: Run, share_used: float) -> dict[str, Tensor]:
     """One summed loss, one backward, one optimiser step.
 
@@ -168,6 +176,7 @@ def update(run: Run, share_used: float) -> dict[str, Tensor]:
     # Latent noise, like the crops, depends on seed and step alone.
     torch.manual_seed((train.seed * 1_000_003 + run.step) % 2**63)
     run.optimiser.zero_grad(set_to_none=True)
+    buffers = {name: buffer.clone() for name, buffer in run.network.named_buffers()}
     total: dict[str, Tensor] = {}
     for part in crops.chunk(min(train.virtual_batches, train.batch)):
         with arithmetic(train.precision, run.fabric.device):
@@ -187,6 +196,8 @@ def update(run: Run, share_used: float) -> dict[str, Tensor]:
         norm = torch.nn.utils.get_total_norm([p.grad for p in run.network.parameters() if p.grad is not None])
     if norm is not None and not torch.isfinite(norm):
         run.skipped += 1  # one bad batch must not cost the run
+        for name, buffer in run.network.named_buffers():
+            buffer.copy_(buffers[name])  # nor spoil the statistics of batch norm
     else:
         run.optimiser.step()
     return total
@@ -203,6 +214,7 @@ def follow(run: Run) -> None:
             run.average[name].lerp_(value, 1 - decay)
 
 
+@quiet()
 @torch.no_grad()
 def validate(run: Run) -> dict[str, float]:
     """Losses of the averaged weights on fixed crops with fixed latent noise; remembers the best weights."""
@@ -245,8 +257,10 @@ def after_plateau(run: Run) -> None:
     schedule = run.settings.train.schedule
     run.lr_scale *= PLATEAU_FACTOR[schedule]
     if schedule == "budget" and run.best is not None:
-        run.network.load_state_dict(run.best)
-        run.average = {name: value.clone() for name, value in run.best.items()}
+        # All but the direct denoiser, which may not have been trained yet when they were the best.
+        direct = {name: value for name, value in run.network.state_dict().items() if name.startswith("direct.")}
+        run.network.load_state_dict(run.best | direct)
+        run.average = {name: value.clone() for name, value in (run.best | direct).items()}
 
 
 def nothing_left(run: Run) -> bool:
@@ -261,11 +275,20 @@ def finish(run: Run) -> Checkpoint:
     """The best weights seen, ready to denoise. Also after an interruption, once a step was made."""
     if run.best is None or (run.step and run.history[-1]["step"] != run.step):
         validate(run)
-    assert run.best is not None
-    network = build(run.settings)
-    network.load_state_dict({name: value.cpu() for name, value in run.best.items()})
+    if run.best is None:
+        raise InputError(f"no loss was finite in {run.step} steps: try --set train.lr={run.settings.train.lr / 10:g}")
+    settings, best = run.settings, dict(run.best)
+    # The best elbo may be older than the direct denoiser; and that may never have been trained.
+    direct = {name: value for name, value in run.average.items() if name.startswith("direct.")}
+    if direct and progress(run) < settings.model.direct_from:
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"direct": False})})
+        best = {name: value for name, value in best.items() if name not in direct}
+    else:
+        best |= direct
+    network = build(settings)
+    network.load_state_dict({name: value.cpu() for name, value in best.items()})
     return Checkpoint(
-        settings=run.settings,
+        settings=settings,
         statistics=run.frames.statistics,
         network=network.eval(),
         history=tuple(run.history),

@@ -19,9 +19,23 @@ def convolution(
     dimensions: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: str = "zeros"
 ) -> nn.Module:
     """A convolution that keeps the size (or divides it by ``stride``); ``padding`` is what it sees outside."""
-    return CONVOLUTION[dimensions](
-        inputs, outputs, kernel, stride=stride, padding=kernel // 2, padding_mode=padding if kernel > 1 else "zeros"
-    )
+    kinds = REFLECTING if padding == "reflect" and kernel > 1 else CONVOLUTION
+    return kinds[dimensions](inputs, outputs, kernel, stride=stride, padding=kernel // 2)
+
+
+def _reflecting(kind: type) -> type[nn.Module]:
+    class Reflecting(kind):
+        """Reflects the image at its borders, also where it is smaller than the kernel."""
+
+        def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            pads = [edge for edge in reversed(self.padding) for _ in range(2)]
+            return CONVOLVE[len(pads) // 2](reflect(x, pads), weight, bias, self.stride)
+
+    return Reflecting
+
+
+CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+REFLECTING = {dimensions: _reflecting(kind) for dimensions, kind in CONVOLUTION.items()}
 
 
 def hand_over(h: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
