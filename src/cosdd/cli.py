@@ -81,8 +81,8 @@ def train(
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: a model file ends in .safetensors: use -o {output.with_suffix('.safetensors')}")
     checkpoint.refuse_existing(output, overwrite)
-    layers = _layers(config_file, settings, time_, seed, method)
-    ready = data.prepare(list(paths), axes, noise_axis, preset or "tiny", *layers)
+    layers = _layers(config_file, settings, time_, seed, method, preset)
+    ready = data.prepare(list(paths), axes, noise_axis, "tiny", *layers)
     for image in ready.images:
         out.print(image.describe())
     if ready.inspection is not None:
@@ -197,9 +197,9 @@ def demo(
     from cosdd import demo as story
     from cosdd.training import Record
 
-    layers = _layers(None, settings, time_, seed, method)
+    layers = _layers(None, settings, time_, seed, method, preset)
     summary: dict[str, Any] = {}
-    for kind, items in groupby(story.run(output, preset or "tiny", seed, overwrite, layers, samples), type):
+    for kind, items in groupby(story.run(output, seed, overwrite, layers, samples), type):
         if kind is dict:
             summary = next(items)  # type: ignore[assignment]
             continue
@@ -238,10 +238,17 @@ def _complain(error: InputError) -> None:
 
 
 def _layers(
-    config_file: Path | None, settings: list[str] | None, budget: str | None, seed: int | None, method: str | None
+    config_file: Path | None,
+    settings: list[str] | None,
+    budget: str | None,
+    seed: int | None,
+    method: str | None,
+    preset: str | None,
 ) -> list[dict[str, Any]]:
-    """Settings in the order in which they win: file, --method, --time and --seed, --set."""
+    """Settings in the order in which they win: file, --preset, --method, --time and --seed, --set."""
     layers = [config.from_file(config_file)] if config_file else []
+    if preset is not None:
+        layers.append({"preset": preset})
     if method is not None:
         layers.append({"method": method})
     if budget is not None:

@@ -149,8 +149,12 @@ class Train(Section):
     virtual_batches: int = Field(
         default=1, ge=1, le=64, description="Parts the batch is split into; gradients are accumulated."
     )
-    crop: int = Field(
-        default=64, ge=8, le=4096, description="Edge of the training crops in pixels (smaller where the image is)."
+    crop: int | None = Field(
+        default=None,
+        ge=8,
+        le=4096,
+        description="Edge of the training crops in pixels, smaller where the image is; not given: 64 in two "
+        "dimensions, 32 in three, 1024 in one.",
     )
     optimiser: Literal["adamax", "adam"] = Field(default="adamax", description="Optimiser; the paper uses Adamax.")
     lr: float = Field(default=2e-3, gt=0, le=1, description="Learning rate.")

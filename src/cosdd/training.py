@@ -130,12 +130,12 @@ def fit(run: Run) -> Iterator[Record]:
 
 
 def progress(run: Run) -> float:
-    """Share of the budget that is used; where steps and time are both given, of the one nearer its end."""
+    """Share of the budget that is used: of the steps, where they are given, else of the time."""
     train = run.settings.train
-    shares = [run.step / train.steps] if train.steps else []
-    if train.time and not train.steps:
-        shares.append(run.seconds / train.time)
-    return max(shares, default=0.0)
+    if train.steps:
+        return run.step / train.steps
+    assert train.time is not None  # the settings are checked for one or the other
+    return run.seconds / train.time
 
 
 @contextmanager
