@@ -6,7 +6,8 @@ BIN := .venv/bin
 .PHONY: install demo test lint clean
 install: .venv/installed
 
-# torch first and by its pin: a plain `pip install torch` on Linux brings gigabytes of CUDA libraries.
+# torch first and by its pin, so that nothing else chooses another. On Linux without a GPU, point pip at a CPU
+# build of torch (see pytorch.org) beforehand: the default one brings gigabytes of CUDA libraries.
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and was not found" >&2; exit 1; }
 	$(PYTHON) -m venv .venv

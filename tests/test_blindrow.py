@@ -86,7 +86,7 @@ def test_noise_is_recovered_from_noisy_images_alone(lag_one):
         moving_average = (white[..., 1:] + theta * white[..., :-1]) / (1 + theta**2) ** 0.5
         return clean + moving_average * (0.15 + 0.06 * clean).sqrt()
 
-    model = BlindRow(features=(16, 24))
+    model = BlindRow(features=(16, 24), noise_reward=0.02, signal_cost=0.15)
     groups = [{"params": g["params"], "lr": 5e-3 * g["lr_scale"]} for g in model.parameter_groups()]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.98))
     steps = 300

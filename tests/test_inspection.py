@@ -181,8 +181,8 @@ def test_file_axes_are_understood():
         (np.zeros((1, 1, 64, 64)), "YX", "no noise found"),
         (np.zeros((64, 64)), "YX", "expected"),
         (np.full((1, 1, 64, 64), np.nan), "YX", "NaN"),
-        (np.zeros((1, 1, 6, 64)), "YX", "give the noise axis"),
-        (np.zeros((3, 1, 64)), "X", "give the noise axis"),
+        (np.zeros((1, 1, 6, 64)), "YX", "give the axis with --noise-axis"),
+        (np.zeros((3, 1, 64)), "X", "give the axis with --noise-axis"),
         (np.zeros((1, 1, 64, 64), complex), "YX", "complex"),
     ],
 )

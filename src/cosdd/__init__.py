@@ -34,7 +34,8 @@ def train(
     axes: str | None = None,
     time: float | str | None = None,
     steps: int | None = None,
-    seed: int = 0,
+    method: str | None = None,
+    seed: int | None = None,
     settings: dict[str, dict[str, Any]] | None = None,
     on_record: Callable[[Record], None] | None = None,
 ) -> Denoiser:
@@ -43,6 +44,7 @@ def train(
     noisy: an array ((y, x), or (n, y, x) for n separate images), an Image, a path, or a list of those.
     noise_axis: "x" (along rows), "y" (along columns), "z", "none", or "auto" to measure it.
     axes: letters such as "TYX" where an array or file does not say.
+    method: "cosdd" (the paper's), "blind-row" (quick, closed form) or "auto".
     time, steps: the budget, such as "10m", or in updates (exactly repeatable).
     settings: any setting, as {"train": {"lr": 1e-3}, "model": {"levels": 6}}.
     on_record: called with each step's record. Ctrl-C ends training and returns the best model so far.
@@ -51,8 +53,10 @@ def train(
     from cosdd import data, training
     from cosdd.denoise import Denoiser
 
-    budget = {"time": time, "steps": steps}
-    given = {"train": {"seed": seed} | {name: value for name, value in budget.items() if value is not None}}
+    train_settings = {"time": time, "steps": steps, "seed": seed}
+    given: dict[str, Any] = {"train": {name: value for name, value in train_settings.items() if value is not None}}
+    if method is not None:
+        given["method"] = method
     sources = [noisy] if isinstance(noisy, str | Path) or not isinstance(noisy, Sequence) else list(noisy)
     ready = data.prepare(sources, axes, noise_axis, preset, settings or {}, given)
     run = training.start(ready.settings, ready.frames)

@@ -77,6 +77,13 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise InputError(f"{path}: exists already: choose another name or add --overwrite")
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Raise InputError where ``path`` could not be written: known before a long training, not after it."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: cannot be written: choose another place with -o")
+
+
 def load(path: str | Path) -> Checkpoint:
     """Read a model file written by ``save``.
 

@@ -80,7 +80,10 @@ def train(
     output = output or Path(images.output_path(paths[0], Path()).with_suffix(".safetensors").name)
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: a model file ends in .safetensors: use -o {output.with_suffix('.safetensors')}")
-    checkpoint.refuse_existing(output, overwrite)
+    history = output.with_suffix(".history.csv")
+    for path in (output, history):
+        checkpoint.refuse_existing(path, overwrite)
+    checkpoint.refuse_unwritable(output)
     layers = _layers(config_file, settings, time_, seed, method, preset)
     ready = data.prepare(list(paths), axes, noise_axis, "tiny", *layers)
     for image in ready.images:
@@ -95,7 +98,6 @@ def train(
             show(record.progress, _losses(record))
     trained = training.finish(run)
     checkpoint.save(trained, output, overwrite)
-    history = output.with_suffix(".history.csv")
     _write_history(history, [dict(entry) for entry in trained.history])
     last = trained.history[-1]
     out.print(
@@ -133,6 +135,8 @@ def denoise(
     if direct and std:
         raise InputError("--std needs samples and --direct draws none: leave out one of them")
     denoiser = Denoiser.load(model)
+    if std and samples < 2 and denoiser.checkpoint.settings.method == "cosdd":
+        raise InputError("--std needs at least two samples: raise --samples")
     paths = images.find(files)
     outputs.refuse_collisions(paths, output, wanted, overwrite)
     failed = 0
@@ -168,16 +172,26 @@ def inspect(
     """Say which noise this is: its correlation along each axis, its signal dependence, and what to do."""
     from cosdd import images, inspection
 
-    for path in images.find(files):
-        image = images.read(path, axes)
-        images.check(image)
-        found = inspection.inspect_image(image)
+    paths, failed = images.find(files), 0
+    for path in paths:
+        try:
+            image = images.read(path, axes)
+            images.check(image)
+            found = inspection.inspect_image(image)
+        except InputError as error:
+            if len(paths) == 1:
+                raise
+            failed += 1
+            _complain(error)
+            continue
         if as_json:
             print(json.dumps({"file": str(path)} | found.to_json()))
         else:
             out.print(image.describe())
             for line in found.lines():
                 out.print(f"  {line}")
+    if failed:
+        raise typer.Exit(2 if failed == len(paths) else 1)
 
 
 @app.command()

@@ -200,7 +200,7 @@ def prepare(
     settings = config.build(preset, *layers, {"model": {"noise_axis": "none"}})  # the axis is known further down
     given: dict[str, Any] = {}
     for layer in layers:
-        given |= layer.get("model", {})
+        given |= layer.get("model") or {}
     known = ("auto", *get_args(config.NoiseAxis))
     if noise_axis not in known:
         raise InputError(f"noise axis {noise_axis!r} is unknown: choose one of {', '.join(known)}")

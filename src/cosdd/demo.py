@@ -39,7 +39,7 @@ def run(
     images.write(folder / "noisy_test.tif", test_noisy, stack, overwrite=True)
     images.write(folder / "clean_test.tif", test_clean, stack, overwrite=True)
 
-    ready = data.prepare([folder / "noisy_train.tif"], None, "x", "tiny", *layers, {"train": {"seed": seed}})
+    ready = data.prepare([folder / "noisy_train.tif"], None, "x", "tiny", {"train": {"seed": seed}}, *layers)
     training_began = time.perf_counter()
     state = training.start(ready.settings, ready.frames)
     yield from training.fit(state)

@@ -110,11 +110,16 @@ def inspect_image(image: Image, spatial: str = "YX", seed: int = 0) -> Inspectio
     seed: of the choice of windows. Raises InputError if an axis is missing, and as `inspect_samples`.
     """
     if missing := [a for a in spatial if a not in image.axes]:
-        raise InputError(f"axes {image.axes}: expected {spatial}, {' and '.join(missing)} is missing")
+        raise InputError(
+            f"{image.path or 'the array'}: axes {image.axes}, expected {spatial}: {' and '.join(missing)} is missing"
+        )
     frames = sorted((a for a in image.axes if a not in "C" + spatial), key=lambda a: a == "T")  # T fastest
     order = [*frames, *(a for a in "C" if a in image.axes), *spatial]
     data = np.transpose(image.data, [image.axes.index(a) for a in order])
-    return _inspect(data if "C" in image.axes else np.expand_dims(data, len(frames)), spatial, seed)
+    try:
+        return _inspect(data if "C" in image.axes else np.expand_dims(data, len(frames)), spatial, seed)
+    except InputError as error:
+        raise InputError(f"{image.path or 'the array'}: {error}") from None
 
 
 def inspect_samples(samples: np.ndarray, spatial: str = "YX", seed: int = 0, is_sequence: bool = True) -> Inspection:
@@ -137,7 +142,7 @@ def _inspect(data: np.ndarray, spatial: str, seed: int) -> Inspection:
     shortest = min(data.shape[-2:])
     if shortest < 12:
         what = "samples and pixels" if spatial == "X" else "pixels along y and x"
-        raise InputError(f"{shortest} {what}, expected at least 12 to tell the noise: give the noise axis")
+        raise InputError(f"{shortest} {what}, expected at least 12 to tell the noise: give the axis with --noise-axis")
     windows = _windows(data, max(2, len(spatial)), np.random.default_rng(seed))
     pieces, estimator = _pieces(windows)
     along = _correlations(pieces, [a for a in spatial.lower()[::-1] if data.shape[_LENGTH[a]] >= 4])

@@ -91,7 +91,7 @@ def _converted(pixels: np.ndarray, image: Image, wanted: Wanted, suffix: str) ->
     if wanted.dtype == "float32" or kind.kind == "f" or suffix == "_std":
         return pixels, ""
     limits = np.iinfo(kind)
-    rounded = np.rint(pixels)
+    rounded = np.rint(pixels.astype(np.float64))  # float32 cannot hold the limits of 32-bit integers
     outside = int(np.count_nonzero((rounded < limits.min) | (rounded > limits.max)))
     clipped = np.clip(rounded, limits.min, limits.max).astype(kind)
     return clipped, f", rounded, {outside} pixel(s) clipped"

@@ -29,8 +29,9 @@ from cosdd.model import COSDD, BlindRow, build
 
 VALIDATION_CROPS = 32
 PLATEAU_FACTOR = {"plateau": 0.1, "budget": 0.3}  # the rate falls to this share after a plateau
+SHORTEST_EPOCH = 50  # updates between validations of schedule plateau: fewer are no measure of a plateau
 PLATEAUS_IN_A_ROW = 2  # end a run of schedule plateau (supplement section 2.1)
-SETTLED = 0.5  # share of the budget before which no plateau counts: what is preferred early has to fade first
+SETTLED = 0.5  # share of the budget before which no plateau counts
 SMALLEST_SCALE = 0.02  # of the rate ends a run of schedule budget
 
 SHOWN = ("nll", "kl", "elbo", "signal", "direct", "blind_mse")  # loss terms worth a look
@@ -103,7 +104,7 @@ def fit(run: Run) -> Iterator[Record]:
     """Train until the budget is used, the loss has plateaued for good, or the caller stops asking."""
     train = run.settings.train
     budget_validations = {round(i * 1000 / train.validations) for i in range(1, train.validations + 1)}
-    epoch = run.frames.epoch(run.edges, train.batch)
+    epoch = max(SHORTEST_EPOCH, run.frames.epoch(run.edges, train.batch))
     while True:
         began = time.perf_counter()
         before = progress(run)

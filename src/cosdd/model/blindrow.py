@@ -27,9 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosdd.config import InputError
-from cosdd.model.layers import hand_over
+from cosdd.model.layers import CONVOLUTION, hand_over
 
-CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 AXIS = {"x": -1, "none": -1, "y": -2, "z": -3}
 # Normalised images have unit variance; white noise below this (1 % of the image's standard deviation) is never
 # learned, which keeps every covariance safely positive definite in float32.
@@ -45,8 +44,8 @@ class Block(nn.Module):
 
     def __init__(self, dimensions: int, features: int) -> None:
         super().__init__()
-        self.conv1 = CONV[dimensions](features, features, 3, padding=1)
-        self.conv2 = CONV[dimensions](features, features, 3, padding=1)
+        self.conv1 = CONVOLUTION[dimensions](features, features, 3, padding=1)
+        self.conv2 = CONVOLUTION[dimensions](features, features, 3, padding=1)
         nn.init.kaiming_uniform_(self.conv2.weight, a=8.0)
 
     def forward(self, x: Float[Tensor, "b f *space"]) -> Float[Tensor, "b f *space"]:
@@ -58,7 +57,7 @@ class UNet(nn.Module):
 
     def __init__(self, dimensions: int, inputs: int, outputs: int, features: Sequence[int], blocks: int = 1) -> None:
         super().__init__()
-        conv = CONV[dimensions]
+        conv = CONVOLUTION[dimensions]
         steps = list(itertools.pairwise(features))
 
         def stack(width: int) -> nn.Sequential:
@@ -238,11 +237,11 @@ class BlindRow(nn.Module):
         period: int = 4,
         rank: int = 4,
         widths: tuple[float, ...] = (1.0, 4.0),
-        noise_reward: float = 0.02,
-        signal_cost: float = 0.15,
+        noise_reward: float = 0.0,
+        signal_cost: float = 0.0,
     ) -> None:
         super().__init__()
-        if dimensions not in CONV:
+        if dimensions not in (2, 3):
             raise InputError(
                 f"blind-row denoising learns a row from the other rows: images need 2 or 3 spatial axes, not "
                 f"{dimensions}; use --method cosdd"
@@ -294,7 +293,7 @@ class BlindRow(nn.Module):
         """Loss of one random lattice of rows; `progress` is the share of the training budget that is used.
 
         `nll` is -log p(row | other rows) in nats per pixel. Only the sum of signal uncertainty and noise is seen,
-        so `loss` first prefers noise as the explanation: a small reward for noise variance, and a cost for the
+        so `loss` can first prefer noise as the explanation: a small reward for noise variance, and a cost for the
         share of the signal's uncertainty where the two are alike. Both fade in the first half of the training,
         for on texture that no other row predicts they would keep too much for the noise.
         """
