@@ -32,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 out = Console(highlight=False, soft_wrap=True)
+FEW_STEPS = 300  # below this no method has learned much
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
 
 Files = Annotated[list[str], typer.Argument(help="Images (TIFF, OME-TIFF, PNG, npy), folders or glob patterns.")]
@@ -106,6 +107,8 @@ def train(
         + ": "
         + ", ".join(f"{name} {last[name]:.3f}" for name in training.SHOWN if name in last)
     )
+    if trained.steps < FEW_STEPS:
+        out.print(f"only {trained.steps} steps: barely trained; give it a longer --time, on a machine that is not busy")
     out.print(f"model: {output}   history: {history}")
     inputs = " ".join(_quoted(name) for name in files)
     out.print(f"next: [bold]cosdd denoise {_quoted(str(output))} {inputs} -o denoised[/bold]")
