@@ -169,8 +169,9 @@ def test_the_rate_of_a_run_without_warmup_starts_at_the_top(idle):
     assert records[0].lr == pytest.approx(0.01, rel=1e-3)
 
 
-def test_a_plateau_costs_a_tenth_and_twice_as_long_ends_the_run(idle):
+def test_a_plateau_costs_a_tenth_and_twice_as_long_ends_the_run(idle, monkeypatch):
     """Supplement section 2.1: a tenth after 50 epochs without gain, the end after 100."""
+    monkeypatch.setattr(training, "SHORTEST_EPOCH", 1)
     run = start({"schedule": "plateau", "patience": 3, "steps": 1000, "lr": 0.01, "crop": 32, "batch": 16, "ema": 0.0})
     records = list(training.fit(run))
     assert all(record.validation for record in records)  # an epoch is one update here
@@ -228,6 +229,7 @@ def test_the_noise_is_never_read_backwards(axis, flips, monkeypatch):
 
 
 def test_a_gain_starts_the_wait_anew(monkeypatch, idle):
+    monkeypatch.setattr(training, "SHORTEST_EPOCH", 1)
     run = start({"schedule": "plateau", "patience": 3, "steps": 9, "lr": 0.01, "crop": 32, "batch": 16, "ema": 0.0})
     rates = []
     for record in training.fit(run):
