@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from cosdd import noisefloor
 from cosdd.config import InputError
 from cosdd.model.blindrow import BlindRow, RowEvidence, signal_covariance
 
@@ -86,10 +87,11 @@ def test_noise_is_recovered_from_noisy_images_alone(lag_one):
         moving_average = (white[..., 1:] + theta * white[..., :-1]) / (1 + theta**2) ** 0.5
         return clean + moving_average * (0.15 + 0.06 * clean).sqrt()
 
-    model = BlindRow(features=(16, 24), noise_reward=0.02, signal_cost=0.15)
+    model = BlindRow(features=(16, 24))
+    model.noise.anchor(noisefloor.measure(list(noisy(clean).numpy()), -1))
     groups = [{"params": g["params"], "lr": 5e-3 * g["lr_scale"]} for g in model.parameter_groups()]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.98))
-    steps = 300
+    steps = 150
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     for _ in range(steps):
         loss = model(noisy(clean[torch.randint(32, (4,))])[..., :32])["loss"]

@@ -76,6 +76,7 @@ def train(
 ) -> None:
     """Learn the noise and the images from noisy images alone."""
     from cosdd import checkpoint, data, images, training
+    from cosdd.denoise import Denoiser
 
     paths = images.find(files)
     output = output or Path(images.output_path(paths[0], Path()).with_suffix(".safetensors").name)
@@ -109,6 +110,13 @@ def train(
     )
     if trained.steps < FEW_STEPS:
         out.print(f"only {trained.steps} steps: barely trained; give it a longer --time, on a machine that is not busy")
+    if trained.settings.method != "cosdd":
+        for channel, noise in enumerate(Denoiser(trained).noise()):
+            lags = " ".join(f"{value:+.2f}" for value in noise.autocorrelation[:5])
+            out.print(
+                f"learned noise{f' of channel {channel}' if channel else ''}: variance = {noise.gain:.3g} x mean "
+                f"{noise.offset:+.3g}, correlation at lags 1 to 5: {lags}"
+            )
     out.print(f"model: {output}   history: {history}")
     inputs = " ".join(_quoted(name) for name in files)
     out.print(f"next: [bold]cosdd denoise {_quoted(str(output))} {inputs} -o denoised[/bold]")
@@ -277,7 +285,7 @@ def _layers(
 
 
 def _describe_run(run: Run) -> None:
-    from cosdd import device
+    from cosdd import device, noisefloor
 
     settings, frames = run.settings, run.frames
     count = sum(parameter.numel() for parameter in run.network.parameters())
@@ -290,6 +298,11 @@ def _describe_run(run: Run) -> None:
         f"{count / 1e6:.1f} M parameters; "
         f"{len(frames.train)} frames ({held}), crops {crop}; {run.fabric.device.type}, {bits}; budget {budget}"
     )
+    if run.structure > noisefloor.GUESS:
+        out.print(
+            f"note: {run.structure:.0%} of the finest scale across the rows is structure, so noise and fine texture "
+            "can hardly be told apart: compare the result with the noisy image before you trust small detail"
+        )
 
 
 def _losses(record: Record) -> dict[str, float]:

@@ -129,15 +129,11 @@ class BlindRow(Section):
     widths: tuple[float, ...] = Field(
         default=(1.0, 4.0), min_length=1, max_length=8, description="Length scales of that uncertainty in pixels."
     )
-    noise_reward: float = Field(
-        default=0.0,
+    anchor: float = Field(
+        default=0.2,
         ge=0,
-        le=1,
-        description="Preference (nats) for noise as the explanation, fading in the first half of the training; 0.02 "
-        "helps to read the noise on well-lit data and costs sharpness in low light.",
-    )
-    signal_cost: float = Field(
-        default=0.0, ge=0, le=1, description="Cost (nats) of the signal's uncertainty; otherwise as noise_reward."
+        le=100,
+        description="Weight (nats) that holds the noise at what is measured across the rows; 0 switches it off.",
     )
 
 

@@ -147,6 +147,17 @@ class Frames:
         rng = np.random.default_rng((seed, 3))
         return self._crops(rng, self.validation or self.train, count, edges, "")
 
+    def windows(self, pixels: int = 1 << 21, edge: int = 256) -> list[np.ndarray]:
+        """Normalised pieces (c, *space) of frames from beginning to end, about ``pixels`` in all, float32."""
+        everything = sorted({*self.train, *self.validation})
+        size = np.minimum(self.arrays[0].shape[2:], edge)
+        wanted = max(1, pixels // int(np.prod(size)))
+        chosen = np.linspace(0, len(everything) - 1, min(wanted, len(everything))).round().astype(int)
+        per_frame = max(1, wanted // len(chosen))
+        rng = np.random.default_rng(0)
+        crops = [self._crop(rng, everything[i], tuple(size.tolist())) for i in chosen for _ in range(per_frame)]
+        return [self.statistics.normalise(crop[None])[0] for crop in crops]
+
     def _crops(
         self,
         rng: np.random.Generator,

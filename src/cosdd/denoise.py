@@ -41,6 +41,18 @@ class Result:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Noise of one channel: variance = gain * mean + offset in grey values, and how it is correlated along the row.
+
+    autocorrelation: at lags 1, 2, ... pixels, without row offsets, where the image has its average brightness.
+    """
+
+    gain: float
+    offset: float
+    autocorrelation: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Settings:
     """What is asked of ``denoise``."""
 
@@ -126,6 +138,25 @@ class Denoiser:
             std=None if direct else whole(stds),
             samples=np.stack([whole(list(one)) for one in zip(*kept, strict=True)]) if save_samples else None,
         )
+
+    def noise(self) -> list[Noise]:
+        """The noise that a blind-row model learned, for each channel, in grey values.
+
+        Raises InputError for a COSDD model, whose noise is no formula.
+        """
+        network, statistics = self.checkpoint.network, self.checkpoint.statistics
+        if not isinstance(network, BlindRow):
+            raise InputError(
+                "a COSDD model describes its noise by samples, not by numbers: train with --method blind-row"
+            )
+        learned = network.noise_model()
+        mean, std = np.asarray(statistics.mean), np.asarray(statistics.std)
+        gain = std * learned["gain"]
+        offset = std**2 * learned["variance"] - gain * mean
+        lags = np.asarray(learned["autocorrelation"])
+        return [
+            Noise(*values) for values in zip(gain.tolist(), offset.tolist(), map(tuple, lags.tolist()), strict=True)
+        ]
 
     def frames(self, image: Image) -> np.ndarray:
         """The image as (n, c, *space). Raises InputError where dimensions, channels or pixels do not fit."""

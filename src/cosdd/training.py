@@ -20,7 +20,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from cosdd import config
+from cosdd import config, noisefloor
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.data import Frames
@@ -63,6 +63,7 @@ class Run:
     optimiser: torch.optim.Optimizer
     edges: tuple[int, ...]
     average: Weights  # moving average of the weights, or the weights themselves without one
+    structure: float = 0.0  # share of the finest scale that is not noise; much of it, and noise is a guess (blind-row)
     step: int = 0
     seconds: float = 0.0
     skipped: int = 0  # updates left out because a loss or gradient was not finite
@@ -90,6 +91,12 @@ def start(settings: config.Config, frames: Frames) -> Run:
     network = build(settings)
     if isinstance(network, COSDD):
         network.noise.set_smallest_sigma(frames.statistics.smallest_sigma())
+    structure = 0.0
+    if isinstance(network, BlindRow) and settings.blind_row.anchor:
+        floor = noisefloor.measure(frames.windows(), network.axis)
+        if floor is not None:
+            network.noise.anchor(floor)
+            structure = float(floor.structure.mean())
     if settings.model.dimensions == 2:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = {"adamax": torch.optim.Adamax, "adam": torch.optim.Adam}[settings.train.optimiser]
@@ -97,7 +104,7 @@ def start(settings: config.Config, frames: Frames) -> Run:
     wrapped, wrapped_optimiser = fabric.setup(network, optimiser)
     edges = frames.edges(settings.train.crop, network.stride if isinstance(network, COSDD) else 16)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    return Run(settings, frames, fabric, network, wrapped, wrapped_optimiser, edges, average)  # type: ignore[arg-type]
+    return Run(settings, frames, fabric, network, wrapped, wrapped_optimiser, edges, average, structure)  # type: ignore[arg-type]
 
 
 def fit(run: Run) -> Iterator[Record]:

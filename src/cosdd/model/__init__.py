@@ -26,7 +26,7 @@ def build(settings: config.Config) -> COSDD | BlindRow:
         dimensions=model.dimensions, channels=model.channels, noise_axis=model.noise_axis,
         features=blind_row.features, blocks=blind_row.blocks, period=blind_row.period,
         rank=blind_row.rank, widths=blind_row.widths,
-        noise_reward=blind_row.noise_reward, signal_cost=blind_row.signal_cost,
+        anchor=blind_row.anchor,
     )  # fmt: skip
 
 

@@ -28,12 +28,14 @@ from torch.nn import functional as F
 
 from cosdd.config import InputError
 from cosdd.model.layers import CONVOLUTION, hand_over
+from cosdd.noisefloor import NoiseFloor
 
 AXIS = {"x": -1, "none": -1, "y": -2, "z": -3}
 # Normalised images have unit variance; white noise below this (1 % of the image's standard deviation) is never
 # learned, which keeps every covariance safely positive definite in float32.
 FLOOR = 1e-4
 NUGGET = 1e-5
+DOUBTFUL = 0.2  # share of structure at which the measured noise counts half
 
 
 # --- the network ----------------------------------------------------------------------------------------------
@@ -150,13 +152,14 @@ class RowNoise(nn.Module):
     kernel, of either sign); and one offset per row.
     """
 
-    def __init__(self, channels: int, taps: int = 7) -> None:
+    def __init__(self, channels: int, taps: int = 15) -> None:
         super().__init__()
+        self.floor: NoiseFloor | None = None
 
         def positive(value: float) -> nn.Parameter:
             return nn.Parameter(torch.full((channels,), math.log(value)))
 
-        # Normalised images have variance 1. At first noise explains all of it and the signal's share grows from
+        # Where nothing was measured (`anchor`) noise explains everything at first and the signal's share grows from
         # there: started small, the noise never catches up with a flexible signal covariance.
         self.log_white, self.log_white_gain = positive(0.5), positive(0.12)
         self.log_correlated, self.log_correlated_gain = positive(0.5), positive(0.03)
@@ -176,7 +179,7 @@ class RowNoise(nn.Module):
 
     def offset(self) -> Float[Tensor, "c 1 1 1"]:
         """Variance of the offset of a whole row."""
-        return self.log_offset.exp().clamp_min(FLOOR / 100)[:, None, None, None]
+        return self.log_offset.exp().clamp(FLOOR / 100, 1.0)[:, None, None, None]
 
     def taps(self) -> Float[Tensor, "c taps"]:
         return self.kernel / self.kernel.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-6)
@@ -191,6 +194,33 @@ class RowNoise(nn.Module):
         """Correlation matrix of the correlated part of a row."""
         position = torch.arange(width, device=self.kernel.device)
         return self.autocorrelation(width)[:, None, (position[:, None] - position).abs()]
+
+    def anchor(self, floor: NoiseFloor, updates: int = 400) -> None:
+        """Start at the noise that was measured across the rows; `mismatch` then holds it there."""
+        self.floor = floor
+        optimiser = torch.optim.Adam(self.parameters(), lr=0.05)
+        for _ in range(updates):
+            optimiser.zero_grad()
+            self.mismatch().backward()
+            optimiser.step()
+        optimiser.zero_grad()
+
+    def mismatch(self) -> Float[Tensor, ""]:
+        """Squared difference to the measured noise, relative to its variance; 0 where none was measured.
+
+        Weighs brightnesses by how little structure the measurement had to leave out.
+        """
+        if self.floor is None:
+            return self.kernel.new_zeros(())
+        like = {"dtype": self.kernel.dtype, "device": self.kernel.device}
+        signal = torch.as_tensor(self.floor.signal, **like)
+        measured = torch.as_tensor(self.floor.covariance, **like)
+        weight = 1 / (1 + (torch.as_tensor(self.floor.structure, **like) / DOUBTFUL) ** 2)
+        lags = measured.shape[-1]
+        learned = self.correlated(signal[..., None]) * self.autocorrelation(lags)[:, None] + self.offset()[..., 0]
+        learned = learned + F.pad(self.white(signal[..., None]), (0, lags - 1))
+        error = ((learned - measured) / measured[..., :1]).square().sum(-1)
+        return (weight * error).mean()
 
     def covariance(self, signal: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w w"]:
         """Covariance of the noise of rows whose clean image is `signal`."""
@@ -222,8 +252,8 @@ class BlindRow(nn.Module):
     `noise_axis` is the spatial axis ("x" is the last) along which noise may be correlated; "none" means white
     noise, where a row is as good a blind line as any. `period`: every so many rows are predicted at once, from
     the rows between them. `rank` factors per pixel and length scale in `widths` (pixels) describe the signal's
-    uncertainty along the row. `noise_reward` and `signal_cost` (nats per pixel) say how strongly noise is
-    preferred as the explanation early in the training.
+    uncertainty along the row. `anchor` (nats per pixel) says how strongly the noise is held at what was measured
+    across the rows (`RowNoise.anchor`).
     """
 
     def __init__(
@@ -237,8 +267,7 @@ class BlindRow(nn.Module):
         period: int = 4,
         rank: int = 4,
         widths: tuple[float, ...] = (1.0, 4.0),
-        noise_reward: float = 0.0,
-        signal_cost: float = 0.0,
+        anchor: float = 0.2,
     ) -> None:
         super().__init__()
         if dimensions not in (2, 3):
@@ -250,7 +279,7 @@ class BlindRow(nn.Module):
             raise InputError(f"noise axis {noise_axis!r} needs images with {-AXIS[noise_axis]} spatial axes")
         self.dimensions, self.channels, self.axis = dimensions, channels, AXIS[noise_axis]
         self.period, self.rank, self.widths = period, rank, widths
-        self.noise_reward, self.signal_cost = noise_reward, signal_cost
+        self.anchor = anchor
         near = 2 * period - 2
         self.network = UNet(dimensions, channels * near, channels * (1 + rank * len(widths)), features, blocks)
         # The mean starts as the average of the two adjacent rows, its uncertainty small and alike everywhere.
@@ -289,13 +318,11 @@ class BlindRow(nn.Module):
         # Smaller values would only be denormal numbers, on which CPUs are very slow.
         return torch.stack([torch.exp(-0.5 * distance / width**2).clamp_min(1e-9) for width in self.widths])
 
-    def forward(self, x: Float[Tensor, "b c *space"], progress: float = 0.0) -> dict[str, Tensor]:
+    def forward(self, x: Float[Tensor, "b c *space"], progress: float = 1.0) -> dict[str, Tensor]:
         """Loss of one random lattice of rows; `progress` is the share of the training budget that is used.
 
-        `nll` is -log p(row | other rows) in nats per pixel. Only the sum of signal uncertainty and noise is seen,
-        so `loss` can first prefer noise as the explanation: a small reward for noise variance, and a cost for the
-        share of the signal's uncertainty where the two are alike. Both fade in the first half of the training,
-        for on texture that no other row predicts they would keep too much for the noise.
+        `nll` is -log p(row | other rows) in nats per pixel. It knows only the sum of signal uncertainty and noise,
+        so `loss` also holds the noise at what was measured across the rows.
         """
         x = x.movedim(self.axis, -1)
         offset = int(torch.randint(min(self.period, x.shape[-2]), ()))
@@ -315,8 +342,7 @@ class BlindRow(nn.Module):
             nll = nll.mean() / row.shape[-1]
             uncertainty = factors.square().sum((-3, -2))  # the kernels are 1 at distance 0
             share = uncertainty / (uncertainty + white + correlated)
-            preference = self.signal_cost * share.mean() - self.noise_reward * (white + correlated).log().mean()
-            loss = nll + max(0.0, 1 - 2 * progress) * preference
+            loss = nll + self.anchor * self.noise.mismatch()
         return {
             "loss": loss,
             "nll": nll.detach(),
