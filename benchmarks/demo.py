@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from benchmarks.record import cosdd, write
+from benchmarks.record import cosdd, earlier, write
 
 # Each variant is a method, and settings after commas.
 VARIANTS = ["auto", "cosdd", "cosdd,model.decoder_input=latent"]
@@ -21,7 +21,8 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=VARIANTS)
     parser.add_argument("--picture", type=Path, help="where to put the picture of the first run")
     asked = parser.parse_args()
-    results = {}
+    results = earlier("demo")
+    command = f"python -m benchmarks.demo --seeds {asked.seeds} --variants"
     for variant in asked.variants:
         method, *settings = variant.split(",")
         options = [word for setting in settings for word in ("--set", setting)]
@@ -30,16 +31,16 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 cosdd("demo", "-o", folder, "--method", method, "--seed", str(seed), "--overwrite", *options)
                 runs.append(json.loads((Path(folder) / "summary.json").read_text()))
-                if asked.picture and not (results or len(runs) > 1):
+                if asked.picture and variant == asked.variants[0] and seed == 0:
                     shutil.copy(Path(folder) / "before_after.png", asked.picture)
         numbers = [name for name, value in runs[0].items() if isinstance(value, int | float)]
         results[variant] = {
+            "command": f"{command} {variant}",
             "median": {name: round(median(run[name] for run in runs), 3) for name in numbers},
             "runs": runs,
         }
         print(variant, results[variant]["median"])
-    command = f"python -m benchmarks.demo --seeds {asked.seeds} --variants {' '.join(asked.variants)}"
-    print(write("demo", command, results))
+    print(write("demo", f"{command} {' '.join(asked.variants)}", results))
 
 
 if __name__ == "__main__":

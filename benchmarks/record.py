@@ -53,6 +53,13 @@ def write(name: str, command: str, results: Any) -> Path:
     return path
 
 
+def earlier(name: str) -> dict[str, Any]:
+    """Results of an earlier run on the same machine and versions, for a run that measures only some of them again."""
+    path = RESULTS / f"{name}.json"
+    entry = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return entry["results"] if entry.get("machine") == machine() else {}
+
+
 def cosdd(*arguments: str | Path) -> None:
     """Run the real command line in a process of its own; raises where it fails."""
     subprocess.run([sys.executable, "-m", "cosdd", *map(str, arguments)], check=True)

@@ -38,6 +38,7 @@ def train(
     seed: int | None = None,
     settings: dict[str, dict[str, Any]] | None = None,
     on_record: Callable[[Record], None] | None = None,
+    quiet: bool = False,
 ) -> Denoiser:
     """Learn from noisy images alone; returns a model with ``denoise`` and ``save``.
 
@@ -47,10 +48,13 @@ def train(
     method: "cosdd" (the paper's), "blind-row" (quick, closed form) or "auto".
     time, steps: the budget, such as "10m", or in updates (exactly repeatable).
     settings: any setting, as {"train": {"lr": 1e-3}, "model": {"levels": 6}}.
-    on_record: called with each step's record. Ctrl-C ends training and returns the best model so far.
+    on_record: called with each step's record. quiet: no progress is shown.
+    Ctrl-C ends training and returns the best model so far.
     Raises InputError for images or settings at fault.
     """
-    from cosdd import data, training
+    from contextlib import nullcontext
+
+    from cosdd import data, progress, training
     from cosdd.denoise import Denoiser
 
     train_settings = {"time": time, "steps": steps, "seed": seed}
@@ -61,9 +65,12 @@ def train(
     ready = data.prepare(sources, axes, noise_axis, preset, settings or {}, given)
     run = training.start(ready.settings, ready.frames)
     try:
-        for record in training.fit(run):
-            if on_record:
-                on_record(record)
+        with nullcontext() if quiet else progress.bar("training") as show:
+            for record in training.fit(run):
+                if show:
+                    show(record.progress, record.shown())
+                if on_record:
+                    on_record(record)
     except KeyboardInterrupt:
         if not run.step:
             raise

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cosdd import __version__, config
+from cosdd import __version__, config, progress
 from cosdd.config import InputError
+from cosdd.progress import out
 
 if TYPE_CHECKING:
-    from cosdd.training import Record, Run
+    from cosdd.training import Run
 
 app = typer.Typer(
     help="Remove row- and column-correlated noise from scientific images, learning from the noisy images alone.",
@@ -31,9 +30,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-out = Console(highlight=False, soft_wrap=True)
 FEW_STEPS = 300  # below this no method has learned much
-LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
 
 Files = Annotated[list[str], typer.Argument(help="Images (TIFF, OME-TIFF, PNG, npy), folders or glob patterns.")]
 Axes = Annotated[str | None, typer.Option(help="Axes of the files where they do not say, such as TYX, ZYX or CYX.")]
@@ -95,9 +92,9 @@ def train(
             out.print(f"  {line}")
     run = training.start(ready.settings, ready.frames)
     _describe_run(run)
-    with _progress("training") as show, _interruptible(run):
+    with progress.bar("training") as show, _interruptible(run):
         for record in training.fit(run):
-            show(record.progress, _losses(record))
+            show(record.progress, record.shown())
     trained = training.finish(run)
     checkpoint.save(trained, output, overwrite)
     _write_history(history, [dict(entry) for entry in trained.history])
@@ -131,7 +128,9 @@ def denoise(
     std: Annotated[bool, typer.Option("--std", help="Also write the standard deviation over the samples.")] = False,
     save_samples: Annotated[int, typer.Option(help="Also write this many single samples.")] = 0,
     direct: Annotated[bool, typer.Option("--direct", help="Use the direct denoiser: one pass, no samples.")] = False,
-    dtype: Annotated[str, typer.Option(help="float32, or same: that of the input, rounded and clipped.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option(help="float32, or same: the integer type of the input, rounded and clipped.")
+    ] = "float32",
     axes: Axes = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -157,7 +156,7 @@ def denoise(
             image = images.read(path, axes)
             frames = denoiser.frames(image)
             out.print(image.describe())
-            with _progress("denoising") as show:
+            with progress.bar("denoising") as show:
                 written = outputs.write_all(
                     denoiser.stream(frames, asked), image, path, output, wanted, overwrite, show
                 )
@@ -188,7 +187,7 @@ def inspect(
         try:
             image = images.read(path, axes)
             images.check(image)
-            found = inspection.inspect_image(image)
+            found = inspection.inspect_image(image, "YX" if "Y" in image.axes else "X")
         except InputError as error:
             if len(paths) == 1:
                 raise
@@ -228,10 +227,10 @@ def demo(
         if kind is dict:
             summary = next(items)  # type: ignore[assignment]
             continue
-        with _progress("training" if kind is Record else "denoising") as show:
+        with progress.bar("training" if kind is Record else "denoising") as show:
             for item in items:
                 if isinstance(item, Record):
-                    show(item.progress, _losses(item))
+                    show(item.progress, item.shown())
                 elif isinstance(item, float):
                     show(item)
     for name, value in summary.items():
@@ -305,12 +304,6 @@ def _describe_run(run: Run) -> None:
         )
 
 
-def _losses(record: Record) -> dict[str, float]:
-    from cosdd.training import SHOWN
-
-    return {name: float(record.losses[name]) for name in SHOWN if name in record.losses}
-
-
 @contextmanager
 def _interruptible(run: Run) -> Iterator[None]:
     """Ctrl-C ends training and keeps the best model, if there is one yet."""
@@ -320,38 +313,6 @@ def _interruptible(run: Run) -> Iterator[None]:
         if not run.step:
             raise
         out.print(f"interrupted after {run.step} steps: keeping the best model so far")
-
-
-class _Shown:
-    """Progress with time left: a bar on a terminal, now and then a line elsewhere (logs of a cluster)."""
-
-    def __init__(self, title: str):
-        self.title, self.began, self.last = title, time.perf_counter(), time.perf_counter()
-        self.means: dict[str, float] = {}
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[values]}"),
-        )  # fmt: skip
-        self.bar = Progress(*columns, console=out, disable=not out.is_terminal, transient=True)
-        self.task = self.bar.add_task(title, total=1.0, values="")
-
-    def __call__(self, share: float, values: dict[str, float] | None = None) -> None:
-        for name, value in (values or {}).items():
-            self.means[name] = 0.95 * self.means.get(name, value) + 0.05 * value
-        text = "  ".join(f"{name} {value:.3f}" for name, value in self.means.items())
-        self.bar.update(self.task, completed=share, values=text)
-        now = time.perf_counter()
-        if not out.is_terminal and now - self.last > LOG_EVERY and share > 0:
-            self.last = now
-            left = (now - self.began) * (1 - share) / share
-            out.print(f"{self.title} {100 * share:.0f} %, {left:.0f} s left  {text}")
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[_Shown]:
-    shown = _Shown(title)
-    with shown.bar:
-        yield shown
 
 
 def _write_history(path: Path, history: list[dict[str, float]]) -> None:

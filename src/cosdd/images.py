@@ -86,14 +86,14 @@ def find(inputs: Sequence[str | Path]) -> list[Path]:
     for name in inputs:
         path = Path(name).expanduser()
         if path.is_dir():
-            candidates, seen = path.iterdir(), "a folder without images"
+            candidates, seen, advice = path.iterdir(), "a folder without images", "check the name"
         elif path.exists():
-            candidates, seen = [path], f"suffix '{path.suffix}'"
+            candidates, seen, advice = [path], f"suffix '{path.suffix}'", "convert it to TIFF, e.g. with Fiji"
         else:
-            candidates, seen = map(Path, glob.glob(str(path))), "no such file or folder"
+            candidates, seen, advice = map(Path, glob.glob(str(path))), "no such file or folder", "check the name"
         files = [p for p in candidates if p.is_file() and not p.name.startswith(".")]
         if not (matches := sorted(p for p in files if p.suffix.lower() in SUFFIXES)):
-            raise _refusal(name, seen, _KINDS, "check the name, or convert the file to TIFF, e.g. with Fiji")
+            raise _refusal(name, seen, _KINDS, advice)
         found += matches
     return list(dict.fromkeys(found))
 

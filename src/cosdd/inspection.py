@@ -394,10 +394,10 @@ def _verdict(along: dict[str, _Correlation]) -> tuple[str, str]:
             f"correlated along {others[0]} too cannot be told from structure; axis {axis} removes a part"
         )
     if c.is_offset():
-        return axis, f"{line} offsets only, along {axis} ({size}): use cosdd, axis {axis}"
+        return axis, f"{line} offsets only, along {axis} ({size}): what cosdd removes; noise axis {axis}"
     lag = int(np.argmax(np.abs(c.value)))
     size += f": {c.value[lag]:+.2f} at lag {lag + 1}"
-    return axis, f"{line}-correlated along {axis} ({size}): use cosdd, axis {axis}"
+    return axis, f"{line}-correlated along {axis} ({size}): what cosdd removes; noise axis {axis}"
 
 
 def _photon_transfer(pieces: list[_Piece], axis: str) -> tuple[float, float]:

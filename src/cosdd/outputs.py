@@ -16,7 +16,7 @@ from cosdd.images import Image
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which files are asked for beside the mean, and in which dtype ("float32", or "same" as the input)."""
+    """Which files are asked for beside the mean, and in which dtype ("float32", or "same" as integer input)."""
 
     std: bool = False
     samples: int = 0

@@ -50,6 +50,10 @@ class Record:
     losses: dict[str, Tensor]
     validation: dict[str, float] | None  # at some steps: nll, kl, elbo, signal on the fixed crops
 
+    def shown(self) -> dict[str, float]:
+        """The losses that are worth a look, by name."""
+        return {name: float(self.losses[name]) for name in SHOWN if name in self.losses}
+
 
 @dataclass
 class Run:

@@ -14,7 +14,8 @@ from cosdd.model.blindrow import BlindRow
 from cosdd.model.ladder import Draw, Ladder, fresh_noise
 from cosdd.model.layers import pad_to_multiple
 from cosdd.model.noise import NoiseDecoder
-from cosdd.model.signal import DirectDenoiser, SignalDecoder
+from cosdd.model.signal import SignalDecoder
+from cosdd.model.unet import UNet
 
 
 def build(settings: config.Config) -> COSDD | BlindRow:
@@ -56,8 +57,9 @@ class COSDD(nn.Module):
         )  # fmt: skip
         self.direct = None
         if s.direct:
-            levels = self.ladder.stride.bit_length()
-            self.direct = DirectDenoiser(s.dimensions, s.channels, levels, s.direct_features, s.padding)
+            # Noisy image -> mean of the clean images in one pass (Salmon and Krull 2023).
+            features = [s.direct_features * min(2**level, 2) for level in range(self.ladder.stride.bit_length())]
+            self.direct = UNet(s.dimensions, s.channels, s.channels, features, padding=s.padding)
 
     @property
     def stride(self) -> int:

@@ -16,9 +16,7 @@ whole row and the noise correlated along it. Here "row" is the line of pixels al
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosdd.config import InputError
-from cosdd.model.layers import CONVOLUTION, hand_over
+from cosdd.model.unet import UNet
 from cosdd.noisefloor import NoiseFloor
 
 AXIS = {"x": -1, "none": -1, "y": -2, "z": -3}
@@ -36,59 +34,6 @@ AXIS = {"x": -1, "none": -1, "y": -2, "z": -3}
 FLOOR = 1e-4
 NUGGET = 1e-5
 DOUBTFUL = 0.2  # share of structure at which the measured noise counts half
-
-
-# --- the network ----------------------------------------------------------------------------------------------
-
-
-class Block(nn.Module):
-    """Residual block; starts close to the identity."""
-
-    def __init__(self, dimensions: int, features: int) -> None:
-        super().__init__()
-        self.conv1 = CONVOLUTION[dimensions](features, features, 3, padding=1)
-        self.conv2 = CONVOLUTION[dimensions](features, features, 3, padding=1)
-        nn.init.kaiming_uniform_(self.conv2.weight, a=8.0)
-
-    def forward(self, x: Float[Tensor, "b f *space"]) -> Float[Tensor, "b f *space"]:
-        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
-
-
-class UNet(nn.Module):
-    """Residual U-Net without normalisation layers; any size (padded by repetition, then cropped)."""
-
-    def __init__(self, dimensions: int, inputs: int, outputs: int, features: Sequence[int], blocks: int = 1) -> None:
-        super().__init__()
-        conv = CONVOLUTION[dimensions]
-        steps = list(itertools.pairwise(features))
-
-        def stack(width: int) -> nn.Sequential:
-            return nn.Sequential(*(Block(dimensions, width) for _ in range(blocks)))
-
-        self.entry = conv(inputs, features[0], 3, padding=1)
-        self.down = nn.ModuleList(stack(f) for f in features)
-        self.pool = nn.ModuleList(conv(fine, coarse, 2, stride=2) for fine, coarse in steps)
-        self.rise = nn.ModuleList(conv(coarse, fine, 1) for fine, coarse in steps)
-        self.up = nn.ModuleList(stack(f) for f in features[:-1])
-        self.head = conv(features[0], outputs, 1)
-        nn.init.kaiming_uniform_(self.head.weight, a=25.0)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, x: Float[Tensor, "b i *space"]) -> Float[Tensor, "b o *space"]:
-        space, device = x.shape[2:], x.device.type
-        multiple = 2 ** len(self.pool)
-        x = F.pad(x, [p for n in reversed(space) for p in (0, -n % multiple)], mode="replicate")
-        h, skips = self.entry(hand_over(x)), []
-        for down, pool in zip(self.down, self.pool, strict=False):  # the last level has nothing below it
-            skips.append(down(h))
-            h = pool(skips[-1])
-        h = self.down[-1](h)
-        for rise, up, skip in reversed(list(zip(self.rise, self.up, skips, strict=True))):
-            h = up(skip + F.interpolate(rise(h), scale_factor=2.0))
-        h = F.silu(h)
-        with torch.autocast(device, enabled=False):  # means and scales keep all their digits
-            y = self.head(h.to(self.head.weight.dtype))
-        return y[(..., *(slice(n) for n in space))]
 
 
 # --- Gaussian rows --------------------------------------------------------------------------------------------
