@@ -14,6 +14,12 @@ def test_figures_in_the_readme_are_the_measured_ones():
     assert (ROOT / "README.md").read_text(encoding="utf-8") == pages.readme(), "run python -m benchmarks.pages"
 
 
+def test_figures_of_the_blind_row_page_are_the_measured_ones():
+    assert (ROOT / "docs" / "blind-row.md").read_text(encoding="utf-8") == pages.blind_row(), (
+        "run python -m benchmarks.pages"
+    )
+
+
 def test_settings_page_is_that_of_the_code():
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == pages.settings(), (
         "run python -m benchmarks.pages"

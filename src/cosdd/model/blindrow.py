@@ -19,6 +19,7 @@ import functools
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -99,7 +100,11 @@ class RowNoise(nn.Module):
 
     def __init__(self, channels: int, taps: int = 15) -> None:
         super().__init__()
-        self.floor: NoiseFloor | None = None
+        self.measured_at: Tensor
+        self.measured: Tensor | None
+        self.measured_weight: Tensor
+        for name in ("measured_at", "measured", "measured_weight"):
+            self.register_buffer(name, None, persistent=False)
 
         def positive(value: float) -> nn.Parameter:
             return nn.Parameter(torch.full((channels,), math.log(value)))
@@ -142,7 +147,13 @@ class RowNoise(nn.Module):
 
     def anchor(self, floor: NoiseFloor, updates: int = 400) -> None:
         """Start at the noise that was measured across the rows; `mismatch` then holds it there."""
-        self.floor = floor
+
+        def buffer(name: str, values: np.ndarray) -> None:  # training needs it, a trained model does not
+            self.register_buffer(name, torch.as_tensor(values).to(self.kernel), persistent=False)
+
+        buffer("measured_at", floor.signal)
+        buffer("measured", floor.covariance)
+        buffer("measured_weight", 1 / (1 + (floor.structure / DOUBTFUL) ** 2))
         optimiser = torch.optim.Adam(self.parameters(), lr=0.05)
         for _ in range(updates):
             optimiser.zero_grad()
@@ -153,19 +164,15 @@ class RowNoise(nn.Module):
     def mismatch(self) -> Float[Tensor, ""]:
         """Squared difference to the measured noise, relative to its variance; 0 where none was measured.
 
-        Weighs brightnesses by how little structure the measurement had to leave out.
+        Brightnesses count by how little structure the measurement had to leave out.
         """
-        if self.floor is None:
+        if self.measured is None:
             return self.kernel.new_zeros(())
-        like = {"dtype": self.kernel.dtype, "device": self.kernel.device}
-        signal = torch.as_tensor(self.floor.signal, **like)
-        measured = torch.as_tensor(self.floor.covariance, **like)
-        weight = 1 / (1 + (torch.as_tensor(self.floor.structure, **like) / DOUBTFUL) ** 2)
-        lags = measured.shape[-1]
-        learned = self.correlated(signal[..., None]) * self.autocorrelation(lags)[:, None] + self.offset()[..., 0]
-        learned = learned + F.pad(self.white(signal[..., None]), (0, lags - 1))
-        error = ((learned - measured) / measured[..., :1]).square().sum(-1)
-        return (weight * error).mean()
+        signal, lags = self.measured_at[..., None], self.measured.shape[-1]
+        learned = self.correlated(signal) * self.autocorrelation(lags)[:, None] + self.offset()[..., 0]
+        learned = learned + F.pad(self.white(signal), (0, lags - 1))
+        error = ((learned - self.measured) / self.measured[..., :1]).square().sum(-1)
+        return (self.measured_weight * error).mean()
 
     def covariance(self, signal: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w w"]:
         """Covariance of the noise of rows whose clean image is `signal`."""

@@ -40,7 +40,7 @@ class UNet(nn.Module):
         self.halve = nn.ModuleList(CONVOLUTION[dimensions](a, b, 2, stride=2) for a, b in steps)
         self.rise = nn.ModuleList(convolution(dimensions, b, a, 1) for a, b in steps)
         self.up = nn.ModuleList(stack(f) for f in features[:-1])
-        self.head = convolution(dimensions, features[0], outputs, 1)
+        self.head = CONVOLUTION[dimensions](features[0], outputs, 1)
         nn.init.kaiming_uniform_(self.head.weight, a=25.0)  # the first results are close to zero
         nn.init.zeros_(self.head.bias)
 
