@@ -162,3 +162,18 @@ def test_a_copy_gives_the_same_answer():
     model = trained_looking()
     x = torch.randn(1, 1, 8, 16)
     torch.testing.assert_close(copy.deepcopy(model).posterior(x), model.posterior(x))
+
+
+def test_regions_without_noise_do_not_harm_the_anchor():
+    """Padding, masks and clipped background: brightnesses whose measured variance is nothing."""
+    torch.manual_seed(0)
+    images = torch.randn(4, 1, 64, 96)
+    images[..., :40] = -1.0
+    floor = noisefloor.measure(list(images.numpy()), -1)
+    assert floor is not None
+    assert floor.covariance[..., 0].min() < 1e-6
+    noise = BlindRow(**SMALL).noise
+    noise.anchor(floor)
+    assert all(torch.isfinite(parameter).all() for parameter in noise.parameters())
+    variance = noise.covariance(torch.zeros(1, 1, 4)).diagonal(dim1=-2, dim2=-1).mean().item()
+    assert variance == pytest.approx(1, rel=0.25)

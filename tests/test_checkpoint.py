@@ -181,11 +181,17 @@ def test_somebody_elses_safetensors(tmp_path):
 # ------------------------------------------------------------------------------ models that are not right
 
 
-@pytest.mark.parametrize("found", ["2", "99", "", "one", "-1", "1.5"])
+@pytest.mark.parametrize("found", ["3", "99", "", "one", "-1", "1.5"])
 def test_a_newer_format_asks_for_an_update(model, found):
     metadata, tensors = read(model)
     safetensors.torch.save_file(tensors, model, metadata | {"format_version": found})
     assert "update cosdd" in refused(model)
+
+
+def test_an_older_format_asks_for_a_new_training(model):
+    metadata, tensors = read(model)
+    safetensors.torch.save_file(tensors, model, metadata | {"format_version": "1"})
+    assert "train it again" in refused(model)
 
 
 def test_tensors_must_be_those_that_the_settings_ask_for(model):

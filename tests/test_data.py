@@ -365,3 +365,14 @@ def test_files_and_arrays_give_the_same_crops(tmp_path):
     ]
     np.testing.assert_array_equal(batches[1], batches[0])
     np.testing.assert_array_equal(batches[2], batches[0])
+
+
+def test_windows_hold_frames_of_every_size_once_and_unpadded():
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(2, 1, 40, 50)), rng.normal(size=(1, 1, 300, 520))]
+    windows = Frames.split(arrays, 0.1, 0).windows()
+    assert [window.shape for window in windows] == [(1, 40, 50)] * 2 + [(1, 256, 256)] * 2
+    many = Frames.split([rng.normal(size=(400, 1, 64, 64))], 0.1, 0).windows(pixels=1 << 16)
+    assert 1 << 15 <= sum(window.size for window in many) <= 1 << 20
+    deep = Frames.split([rng.normal(size=(1, 1, 20, 80, 80))], 0.1, 0).windows(pixels=1 << 15)
+    assert [window.shape for window in deep] == [(1, 20, 32, 32)]

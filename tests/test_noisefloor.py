@@ -42,9 +42,11 @@ def test_columns_and_depth_are_rows_turned():
     assert rows is not None
     assert columns is not None
     np.testing.assert_allclose(rows.covariance, columns.covariance, rtol=1e-5)
-    depth = noisefloor.measure([noisy[:, 0].transpose(0, 2, 1)[None].repeat(3, 3)], -1)
-    assert depth is not None
-    assert depth.covariance.shape == rows.covariance.shape
+    volume = smooth(rng, count=3, edge=48)[None, :, 0] + 10 * moving_average(rng, (1, 3, 48, 48), 0.6)
+    across, deep = noisefloor.measure([volume], -1), noisefloor.measure([np.moveaxis(volume, -1, -3)], -3)
+    assert across is not None
+    assert deep is not None
+    np.testing.assert_allclose(across.covariance, deep.covariance, rtol=1e-5)
 
 
 def test_row_offsets_show_at_every_lag():

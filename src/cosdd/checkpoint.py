@@ -24,7 +24,7 @@ from cosdd.config import InputError
 from cosdd.data import Statistics
 from cosdd.model import COSDD, BlindRow, build
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def load(path: str | Path) -> Checkpoint:
             metadata = file.metadata() or {}
             if metadata.get("format") != "cosdd":
                 raise InputError(f"{path}: not a cosdd model: expected a file written by cosdd train")
-            _refuse_newer(path, metadata)
+            _refuse_other_formats(path, metadata)
             try:
                 header = json.loads(metadata["cosdd"])
                 settings = config.Config.model_validate(header["settings"])
@@ -124,13 +124,15 @@ def load(path: str | Path) -> Checkpoint:
     return Checkpoint(settings, statistics, network.eval(), history, steps, seconds, version)
 
 
-def _refuse_newer(path: Path, metadata: Mapping[str, str]) -> None:
+def _refuse_other_formats(path: Path, metadata: Mapping[str, str]) -> None:
     found = metadata.get("format_version", "")
     if not found.isdecimal() or int(found) > FORMAT_VERSION:
         raise InputError(
             f"{path}: model format {found or 'unknown'}, this cosdd {__version__} reads up to {FORMAT_VERSION}: "
             "update cosdd (pip install -U cosdd)"
         )
+    if int(found) < FORMAT_VERSION:
+        raise InputError(f"{path}: made by an older cosdd, whose networks were built differently: train it again")
 
 
 def _statistics(values: Mapping[str, Any], channels: int) -> Statistics:

@@ -150,13 +150,19 @@ class Frames:
     def windows(self, pixels: int = 1 << 21, edge: int = 256) -> list[np.ndarray]:
         """Normalised pieces (c, *space) of frames from beginning to end, about ``pixels`` in all, float32."""
         everything = sorted({*self.train, *self.validation})
-        size = np.minimum(self.arrays[0].shape[2:], edge)
-        wanted = max(1, pixels // int(np.prod(size)))
-        chosen = np.linspace(0, len(everything) - 1, min(wanted, len(everything))).round().astype(int)
-        per_frame = max(1, wanted // len(chosen))
         rng = np.random.default_rng(0)
-        crops = [self._crop(rng, everything[i], tuple(size.tolist())) for i in chosen for _ in range(per_frame)]
-        return [self.statistics.normalise(crop[None])[0] for crop in crops]
+        budget = max(1, pixels // len(everything))  # pixels to take from each frame, where all are looked at
+        step = max(1, len(everything) * edge**2 // (8 * pixels))  # of very many frames, only some
+        found = []
+        for a, i in everything[::step]:
+            space = self.arrays[a].shape[2:]
+            # Never larger than the frame: padding would repeat noise.
+            longest = min(edge, max(SMALLEST_EDGE, round(pixels ** (1 / len(space)))))
+            size = tuple(min(n, longest) for n in space)
+            fit = int(np.prod([n // s for n, s in zip(space, size, strict=True)]))
+            count = max(1, min(fit, budget * step // int(np.prod(size))))
+            found += [self._crop(rng, (a, i), size) for _ in range(count)]
+        return [self.statistics.normalise(crop[None])[0] for crop in found]
 
     def _crops(
         self,

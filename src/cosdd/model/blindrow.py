@@ -153,7 +153,9 @@ class RowNoise(nn.Module):
 
         buffer("measured_at", floor.signal)
         buffer("measured", floor.covariance)
-        buffer("measured_weight", 1 / (1 + (floor.structure / DOUBTFUL) ** 2))
+        # A brightness without noise (padding, masks, clipped background) or without pixels says nothing.
+        known = floor.covariance[..., 0] > FLOOR
+        buffer("measured_weight", known / (1 + (floor.structure / DOUBTFUL) ** 2))
         optimiser = torch.optim.Adam(self.parameters(), lr=0.05)
         for _ in range(updates):
             optimiser.zero_grad()
@@ -171,7 +173,7 @@ class RowNoise(nn.Module):
         signal, lags = self.measured_at[..., None], self.measured.shape[-1]
         learned = self.correlated(signal) * self.autocorrelation(lags)[:, None] + self.offset()[..., 0]
         learned = learned + F.pad(self.white(signal), (0, lags - 1))
-        error = ((learned - self.measured) / self.measured[..., :1]).square().sum(-1)
+        error = ((learned - self.measured) / self.measured[..., :1].clamp_min(FLOOR)).square().sum(-1)
         return (self.measured_weight * error).mean()
 
     def covariance(self, signal: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w w"]:
