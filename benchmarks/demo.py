@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from benchmarks.record import cosdd, earlier, write
+from benchmarks.record import cosdd, earlier, origin, write
 
 # Each variant is a method, and settings after commas.
 VARIANTS = ["auto", "cosdd", "cosdd,model.decoder_input=latent"]
@@ -35,12 +35,12 @@ def main() -> None:
                     shutil.copy(Path(folder) / "before_after.png", asked.picture)
         numbers = [name for name, value in runs[0].items() if isinstance(value, int | float)]
         results[variant] = {
-            "command": f"{command} {variant}",
+            **origin(f"{command} {variant}"),
             "median": {name: round(median(run[name] for run in runs), 3) for name in numbers},
             "runs": runs,
         }
         print(variant, results[variant]["median"])
-    print(write("demo", f"{command} {' '.join(asked.variants)}", results))
+    print(write("demo", f"{command} {' '.join(results)}", results))
 
 
 if __name__ == "__main__":

@@ -39,16 +39,18 @@ def machine() -> dict[str, Any]:
     }
 
 
+def origin(command: str) -> dict[str, str]:
+    """What was run, when, and on which state of the code."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS, capture_output=True, text=True)
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    return {"command": command, "date": date, "commit": commit.stdout.strip()}
+
+
 def write(name: str, command: str, results: Any) -> Path:
     """Write ``results/<name>.json``."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    entry = {
-        "command": command,
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": machine(),
-        "results": results,
-    }
+    entry = origin(command) | {"machine": machine(), "results": results}
     path.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
     return path
 

@@ -5,9 +5,12 @@ import pytest
 import torch
 from tiny import checkpoint, stripes
 
-from cosdd import denoise, images
+from cosdd import config, denoise, images
+from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
+from cosdd.data import Statistics
 from cosdd.denoise import Denoiser, Settings
+from cosdd.model import build
 
 
 def denoiser(mean=1000.0, std=100.0, **model) -> Denoiser:
@@ -232,6 +235,33 @@ def test_a_model_without_direct_denoiser_says_how_to_get_one():
     with pytest.raises(InputError, match=r"model\.direct=true"):
         denoiser(direct=False).denoise(NOISY, direct=True)
     assert denoiser(direct=False).denoise(NOISY[0], samples=1).mean.shape == (32, 32)
+
+
+# ----------------------------------------------------------------------------------------- learned noise
+
+
+def test_learned_noise_is_told_in_grey_values():
+    torch.manual_seed(0)
+    settings = config.build("tiny", {"method": "blind-row", "model": {"channels": 2}, "blind_row": {"features": [4]}})
+    network = build(settings)
+    with torch.no_grad():
+        for parameter in network.noise.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    trained = Checkpoint(settings, Statistics((1000.0, 50.0), (100.0, 10.0), 0.0), network, (), 1, 1.0)  # type: ignore[arg-type]
+    for channel, noise in enumerate(Denoiser(trained).noise()):
+        mean, std = trained.statistics.mean[channel], trained.statistics.std[channel]
+        for signal in (0.0, 0.7):
+            covariance = network.noise.covariance(torch.full((2, 1, 8), signal))[channel, 0].detach().numpy() * std**2
+            assert noise.gain * (mean + std * signal) + noise.variance_at_zero == pytest.approx(covariance[0, 0], 1e-4)
+            if signal == 0:
+                np.testing.assert_allclose(noise.autocorrelation[:7], covariance[0, 1:] / covariance[0, 0], rtol=1e-4)
+        assert noise.row_offset == pytest.approx(std * network.noise.offset()[channel].item() ** 0.5)
+        assert f"{noise.autocorrelation[0]:+.2f}" in noise.describe()
+
+
+def test_the_noise_of_the_papers_model_is_no_formula():
+    with pytest.raises(InputError, match="blind-row"):
+        denoiser().noise()
 
 
 # -------------------------------------------------------------------------------------- progress, stream

@@ -80,6 +80,7 @@ def test_the_end_of_training_says_what_to_run_next_and_it_runs(stack, tmp_path, 
     assert cosdd("train", stack, *TINY, "--seed", 1) == 0
     printed = capsys.readouterr().out
     assert "12 x 37 x 45 (TYX), uint16, pixel size 0.2 x 0.2 micrometer" in printed
+    assert "learned noise: variance = " in printed
     assert (tmp_path / "my stack.safetensors").exists()
     history = (tmp_path / "my stack.history.csv").read_text().splitlines()
     assert "nll" in history[0]

@@ -79,11 +79,27 @@ def test_texture_alone_is_called_structure():
     floor = noisefloor.measure(list(clean), -1)
     assert floor is not None
     assert floor.structure.mean() > noisefloor.GUESS
-    assert (floor.covariance[..., 0] > 0).all()
 
 
 def test_too_few_lines_give_nothing():
-    assert noisefloor.measure([np.zeros((1, 8, 100), np.float32)], -1) is None
+    assert noisefloor.measure([np.zeros((1, 12, 100), np.float32)], -1) is None
+    assert noisefloor.measure([np.zeros((1, 13, 100), np.float32)], -1) is not None
+
+
+def test_no_lag_is_longer_than_the_rows():
+    rng = np.random.default_rng(6)
+    floor = noisefloor.measure(list(rng.normal(size=(4, 1, 96, 12))), -1)
+    assert floor is not None
+    assert floor.covariance.shape[-1] == 12
+
+
+def test_lines_that_share_noise_show_as_negative_structure():
+    """Where the coarser difference holds less than the finest, lines are not independent, and the weight says so."""
+    rng = np.random.default_rng(7)
+    noise = rng.normal(size=(4, 1, 97, 96))
+    floor = noisefloor.measure(list(noise[:, :, 1:] - 0.6 * noise[:, :, :-1]), -1)
+    assert floor is not None
+    assert (floor.structure < -0.1).all()
 
 
 def test_channels_are_measured_apart():

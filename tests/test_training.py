@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny import frames, settings, shaken, stripes
+from scipy import ndimage
+from tiny import TRAIN, frames, settings, shaken, stripes
 
-from cosdd import training
+import cosdd
+from cosdd import config, training
 from cosdd.config import InputError
 from cosdd.data import Frames
 from cosdd.denoise import Denoiser
@@ -435,3 +437,29 @@ def test_training_explains_the_images_better_and_better(decoder_input):
     kl = [record.losses["kl"].item() for record in records]
     assert max(kl[:3]) < 0.02
     assert max(kl) < 0.3
+
+
+# -------------------------------------------------------------------------------------- measured noise
+
+
+def blind_row(pixels: np.ndarray, anchor: float = 0.2) -> training.Run:
+    given = {"method": "blind-row", "train": TRAIN, "blind_row": {"features": [4], "anchor": anchor}}
+    return training.start(config.build("tiny", given), Frames.split([pixels], 0.1, 0))
+
+
+def test_fine_texture_is_a_reason_to_doubt_the_noise():
+    rng = np.random.default_rng(0)
+    texture = ndimage.gaussian_filter(rng.normal(size=(4, 1, 64, 64)), (0, 0, 0.8, 0.8))
+    assert "more than half" in blind_row(texture).notes[0]
+    smooth = ndimage.gaussian_filter(rng.normal(size=(4, 1, 64, 64)), (0, 0, 4, 4))
+    assert blind_row(smooth + 0.1 * rng.normal(size=smooth.shape)).notes == ()
+    assert "too few rows" in blind_row(texture[..., :12, :]).notes[0]
+    assert blind_row(texture, anchor=0).notes == ()
+
+
+def test_python_shows_doubts_and_progress_unless_quiet(capsys):
+    texture = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(4, 64, 64)), (0, 0.8, 0.8))
+    settings = {"train": {"crop": 16, "batch": 2}, "blind_row": {"features": [4]}}
+    for quiet in (True, False):
+        cosdd.train(texture, noise_axis="x", steps=2, settings=settings, quiet=quiet)
+        assert ("note: more than half" in capsys.readouterr().out) == (not quiet)

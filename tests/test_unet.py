@@ -37,9 +37,13 @@ def test_fine_detail_passes_by_the_coarse_levels():
     for layer in net.rise:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
-    x = torch.randn(1, 1, 16, 16)
-    assert net(x).std() > 1e-3
-    assert (net(x + 100 * (torch.arange(256).view(16, 16) == 100)) - net(x)).abs().flatten().count_nonzero() < 150
+    x = torch.randn(1, 1, 32, 32)
+    bright = x.clone()
+    bright[..., 16, 16] += 100
+    reached = (net(bright) - net(x))[0, 0].abs().nonzero()
+    # At the start the branches of residual blocks are silent: the stem alone carries it, one pixel to each side.
+    assert 1 < len(reached) <= 9
+    assert (reached - 16).abs().max() <= 1
 
 
 def test_grey_values_are_not_rounded_inside_mixed_precision():

@@ -48,7 +48,7 @@ def train(
     method: "cosdd" (the paper's), "blind-row" (quick, closed form) or "auto".
     time, steps: the budget, such as "10m", or in updates (exactly repeatable).
     settings: any setting, as {"train": {"lr": 1e-3}, "model": {"levels": 6}}.
-    on_record: called with each step's record. quiet: no progress is shown.
+    on_record: called with each step's record. quiet: no progress and no notes are shown.
     Ctrl-C ends training and returns the best model so far.
     Raises InputError for images or settings at fault.
     """
@@ -64,11 +64,13 @@ def train(
     sources = [noisy] if isinstance(noisy, str | Path) or not isinstance(noisy, Sequence) else list(noisy)
     ready = data.prepare(sources, axes, noise_axis, preset, settings or {}, given)
     run = training.start(ready.settings, ready.frames)
+    for note in () if quiet else run.notes:
+        progress.out.print(f"note: {note}")
     try:
         with nullcontext() if quiet else progress.bar("training") as show:
             for record in training.fit(run):
                 if show:
-                    show(record.progress, record.shown())
+                    show(record.progress, record.shown)
                 if on_record:
                     on_record(record)
     except KeyboardInterrupt:

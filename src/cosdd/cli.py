@@ -94,7 +94,7 @@ def train(
     _describe_run(run)
     with progress.bar("training") as show, _interruptible(run):
         for record in training.fit(run):
-            show(record.progress, record.shown())
+            show(record.progress, record.shown)
     trained = training.finish(run)
     checkpoint.save(trained, output, overwrite)
     _write_history(history, [dict(entry) for entry in trained.history])
@@ -108,12 +108,9 @@ def train(
     if trained.steps < FEW_STEPS:
         out.print(f"only {trained.steps} steps: barely trained; give it a longer --time, on a machine that is not busy")
     if trained.settings.method != "cosdd":
-        for channel, noise in enumerate(Denoiser(trained).noise()):
-            lags = " ".join(f"{value:+.2f}" for value in noise.autocorrelation[:5])
-            out.print(
-                f"learned noise{f' of channel {channel}' if channel else ''}: variance = {noise.gain:.3g} x mean "
-                f"{noise.offset:+.3g}, correlation at lags 1 to 5: {lags}"
-            )
+        learned = Denoiser(trained).noise()
+        for channel, noise in enumerate(learned):
+            out.print(f"learned noise{f' of channel {channel}' if len(learned) > 1 else ''}: {noise.describe()}")
     out.print(f"model: {output}   history: {history}")
     inputs = " ".join(_quoted(name) for name in files)
     out.print(f"next: [bold]cosdd denoise {_quoted(str(output))} {inputs} -o denoised[/bold]")
@@ -230,7 +227,7 @@ def demo(
         with progress.bar("training" if kind is Record else "denoising") as show:
             for item in items:
                 if isinstance(item, Record):
-                    show(item.progress, item.shown())
+                    show(item.progress, item.shown)
                 elif isinstance(item, float):
                     show(item)
     for name, value in summary.items():
@@ -284,7 +281,7 @@ def _layers(
 
 
 def _describe_run(run: Run) -> None:
-    from cosdd import device, noisefloor
+    from cosdd import device
 
     settings, frames = run.settings, run.frames
     count = sum(parameter.numel() for parameter in run.network.parameters())
@@ -297,11 +294,8 @@ def _describe_run(run: Run) -> None:
         f"{count / 1e6:.1f} M parameters; "
         f"{len(frames.train)} frames ({held}), crops {crop}; {run.fabric.device.type}, {bits}; budget {budget}"
     )
-    if run.structure > noisefloor.GUESS:
-        out.print(
-            f"note: {run.structure:.0%} of the finest scale across the rows is structure, so noise and fine texture "
-            "can hardly be told apart: compare the result with the noisy image before you trust small detail"
-        )
+    for note in run.notes:
+        out.print(f"note: {note}")
 
 
 @contextmanager

@@ -42,14 +42,25 @@ class Result:
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise of one channel: variance = gain * mean + offset in grey values, and how it is correlated along the row.
+    """Noise of one channel, in grey values: its variance is `gain * signal + variance_at_zero`.
 
-    autocorrelation: at lags 1, 2, ... pixels, without row offsets, where the image has its average brightness.
+    row_offset: standard deviation of what a whole row has in common; a part of that variance.
+    autocorrelation: along the row at lags 1, 2, ... pixels, where the image has its average brightness.
     """
 
     gain: float
-    offset: float
+    variance_at_zero: float
+    row_offset: float
     autocorrelation: tuple[float, ...]
+
+    def describe(self) -> str:
+        """One line for people."""
+        lags = " ".join(f"{value:+.2f}" for value in self.autocorrelation[:5])
+        return (
+            f"variance = {self.gain:.3g} x grey value {'-' if self.variance_at_zero < 0 else '+'} "
+            f"{abs(self.variance_at_zero):.3g}, correlation at lags 1 to 5: {lags}, "
+            f"row offsets of standard deviation {self.row_offset:.2g}"
+        )
 
 
 @dataclass(frozen=True)
@@ -152,11 +163,11 @@ class Denoiser:
         learned = network.noise_model()
         mean, std = np.asarray(statistics.mean), np.asarray(statistics.std)
         gain = std * learned["gain"]
-        offset = std**2 * learned["variance"] - gain * mean
-        lags = np.asarray(learned["autocorrelation"])
-        return [
-            Noise(*values) for values in zip(gain.tolist(), offset.tolist(), map(tuple, lags.tolist()), strict=True)
-        ]
+        at_zero = std**2 * learned["variance"] - gain * mean
+        row_offset = std * np.sqrt(learned["row_offset"])
+        lags = [tuple(channel) for channel in learned["autocorrelation"].tolist()]
+        values = zip(gain.tolist(), at_zero.tolist(), row_offset.tolist(), lags, strict=True)
+        return [Noise(*channel) for channel in values]
 
     def frames(self, image: Image) -> np.ndarray:
         """The image as (n, c, *space). Raises InputError where dimensions, channels or pixels do not fit."""

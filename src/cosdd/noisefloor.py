@@ -22,11 +22,13 @@ _AWAY = 4  # brightness is read from lines at least so far away, which share no 
 # Differences of sixth and fourth order. Of unit norm, so that noise independent from line to line keeps its variance.
 _FINEST = np.array([1, -6, 15, -20, 15, -6, 1]) / np.sqrt(924)
 _COARSER = np.array([0, 1, -4, 6, -4, 1, 0]) / np.sqrt(70)
-# Structure of photographs, whose power falls about as the square of the frequency, is 1.18 times stronger in the
-# coarser difference; that of an image finer than its optics fades faster still.
+# How much stronger structure is in the coarser difference: measured on 400 clean photographs (BSD400), 1.17 across
+# their rows and 1.18 across their columns; nine in ten images lie between 1.11 and 1.36. Where pixels are finer than
+# what the optics resolve, structure fades faster still.
 _STRUCTURE_RATIO = 1.18
 _MOST_STRUCTURE = 0.7  # share of the finest difference; more is not believed
-_LEAST_LINES = 2 * _AWAY + 1
+_RIM = _AWAY + 2  # lines at either end of which brightness would be read from mirrored lines
+_LEAST_LINES = 2 * _RIM + 1
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class NoiseFloor:
     """Noise by brightness, in the units of the images it was measured on.
 
     signal: (c, bins), mean brightness. covariance: (c, bins, lags), of the noise along the line, at lags 0, 1, ...
-    structure: (c, bins), share of the finest scale that was taken for structure, 0 to 1: beyond a few per cent the
-    covariance is a guess.
+    structure: (c, bins), share of the finest scale that was taken for structure: beyond a few per cent the
+    covariance is a guess. Below 0 the noise is weaker at the coarser scale: lines are not quite independent.
     """
 
     signal: np.ndarray
@@ -46,7 +48,7 @@ class NoiseFloor:
 def measure(images: Sequence[np.ndarray], axis: int) -> NoiseFloor | None:
     """Measure images (c, *space), at least two-dimensional, with noise along ``axis`` (-1 is x).
 
-    None where there are fewer than nine lines to compare.
+    None where there are fewer than thirteen lines to compare.
     """
     upright = [np.moveaxis(image.astype(np.float32), axis, -1) for image in images]
     upright = [image.reshape(len(image), -1, *image.shape[-2:]) for image in upright if image.shape[-2] >= _LEAST_LINES]
@@ -58,7 +60,7 @@ def measure(images: Sequence[np.ndarray], axis: int) -> NoiseFloor | None:
 
 def _channel(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """images: (planes, lines, pixels) each."""
-    inside = np.s_[:, _AWAY - 1 : 1 - _AWAY]
+    inside = np.s_[:, _RIM:-_RIM]
     far = np.r_[np.ones(3), np.zeros(2 * _AWAY - 1), np.ones(3)] / 6
     brightness = [ndimage.correlate1d(ndimage.gaussian_filter1d(i, 2.0, axis=-1), far, axis=-2)[inside] for i in images]
     # Brightness sorts the pixels, but is noisy itself: the mean of the pixels in the difference is not biased by that.
@@ -72,16 +74,17 @@ def _channel(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarr
     count = sum(np.bincount(b.ravel(), minlength=BINS) for b in bins)
     fine, coarse = _covariance(finest, bins), _covariance(coarser, bins)
     structure = (coarse - fine) / (_STRUCTURE_RATIO - 1)
-    share = np.clip(structure[:, 0] / np.maximum(fine[:, 0], 1e-12), 0, None)
-    structure *= np.minimum(1, _MOST_STRUCTURE / np.maximum(share, 1e-12))[:, None]
-    structure[share == 0] = 0
-    return mean / np.maximum(count, 1), fine - structure, np.minimum(share, _MOST_STRUCTURE)
+    share = structure[:, 0] / np.maximum(fine[:, 0], 1e-12)
+    believed = np.clip(share, -_MOST_STRUCTURE, _MOST_STRUCTURE)
+    structure *= np.where(share > 0, believed / np.maximum(share, 1e-12), 0)[:, None]
+    return mean / np.maximum(count, 1), fine - structure, believed
 
 
 def _covariance(differences: list[np.ndarray], bins: list[np.ndarray]) -> np.ndarray:
     """(bins, lags): mean product of pixels that many pixels apart, each pair counted for both its ends."""
-    result = np.zeros((BINS, LAGS))
-    for lag in range(LAGS):
+    lags = min(LAGS, max(d.shape[-1] for d in differences))
+    result = np.zeros((BINS, lags))
+    for lag in range(lags):
         total, count = np.zeros(BINS), np.zeros(BINS)
         for d, b in zip(differences, bins, strict=True):
             if lag >= d.shape[-1]:

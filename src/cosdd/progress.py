@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -11,29 +11,34 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 out = Console(highlight=False, soft_wrap=True)
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
+LOOK_EVERY = 0.2  # seconds between looks at the values: reading them may wait for a GPU
 
 
 class Bar:
-    """Called with the share that is done, 0 to 1, and values worth a look, which it averages."""
+    """Called with the share that is done, 0 to 1, and a way to values worth a look, which it averages."""
 
     def __init__(self, title: str):
-        self.title, self.began, self.last = title, time.perf_counter(), time.perf_counter()
+        self.title, self.began = title, time.perf_counter()
+        self.logged, self.looked = self.began, 0.0
         self.means: dict[str, float] = {}
+        self.draws = out.is_terminal and not out.is_jupyter  # Rich's bar needs a widget there that few have
         columns = (
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[values]}"),
         )  # fmt: skip
-        self.drawn = Progress(*columns, console=out, disable=not out.is_terminal, transient=True)
+        self.drawn = Progress(*columns, console=out, disable=not self.draws, transient=True)
         self.task = self.drawn.add_task(title, total=1.0, values="")
 
-    def __call__(self, share: float, values: Mapping[str, float] | None = None) -> None:
-        for name, value in (values or {}).items():
-            self.means[name] = 0.95 * self.means.get(name, value) + 0.05 * value
+    def __call__(self, share: float, values: Callable[[], Mapping[str, float]] | None = None) -> None:
+        now = time.perf_counter()
+        if values is not None and now - self.looked > LOOK_EVERY:
+            self.looked = now
+            for name, value in values().items():
+                self.means[name] = 0.9 * self.means.get(name, value) + 0.1 * value
         text = "  ".join(f"{name} {value:.3f}" for name, value in self.means.items())
         self.drawn.update(self.task, completed=share, values=text)
-        now = time.perf_counter()
-        if not out.is_terminal and now - self.last > LOG_EVERY and share > 0:
-            self.last = now
+        if not self.draws and now - self.logged > LOG_EVERY and share > 0:
+            self.logged = now
             left = (now - self.began) * (1 - share) / share
             out.print(f"{self.title} {100 * share:.0f} %, {left:.0f} s left  {text}")
 

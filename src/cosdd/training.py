@@ -67,7 +67,7 @@ class Run:
     optimiser: torch.optim.Optimizer
     edges: tuple[int, ...]
     average: Weights  # moving average of the weights, or the weights themselves without one
-    structure: float = 0.0  # share of the finest scale that is not noise; much of it, and noise is a guess (blind-row)
+    notes: tuple[str, ...] = ()  # what the user should know before trusting the result
     step: int = 0
     seconds: float = 0.0
     skipped: int = 0  # updates left out because a loss or gradient was not finite
@@ -95,12 +95,7 @@ def start(settings: config.Config, frames: Frames) -> Run:
     network = build(settings)
     if isinstance(network, COSDD):
         network.noise.set_smallest_sigma(frames.statistics.smallest_sigma())
-    structure = 0.0
-    if isinstance(network, BlindRow) and settings.blind_row.anchor:
-        floor = noisefloor.measure(frames.windows(), network.axis)
-        if floor is not None:
-            network.noise.anchor(floor)
-            structure = float(floor.structure.mean())
+    notes = measured_noise(network, frames) if isinstance(network, BlindRow) and network.anchor else ()
     if settings.model.dimensions == 2:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = {"adamax": torch.optim.Adamax, "adam": torch.optim.Adam}[settings.train.optimiser]
@@ -108,7 +103,22 @@ def start(settings: config.Config, frames: Frames) -> Run:
     wrapped, wrapped_optimiser = fabric.setup(network, optimiser)
     edges = frames.edges(settings.train.crop, network.stride if isinstance(network, COSDD) else 16)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    return Run(settings, frames, fabric, network, wrapped, wrapped_optimiser, edges, average, structure)  # type: ignore[arg-type]
+    return Run(settings, frames, fabric, network, wrapped, wrapped_optimiser, edges, average, notes)  # type: ignore[arg-type]
+
+
+def measured_noise(network: BlindRow, frames: Frames) -> tuple[str, ...]:
+    """Start the noise at what the frames show across the rows; returns doubts about it."""
+    floor = noisefloor.measure(frames.windows(), network.axis)
+    if floor is None:
+        return ("too few rows to measure the noise before training: it is learned from the fit alone",)
+    network.noise.start_at(floor)
+    structure = floor.structure.mean(1).max()  # of the worst channel
+    if structure <= noisefloor.GUESS:
+        return ()
+    return (
+        f"more than half of the finest scale across the rows ({structure:.0%}) is structure, so noise and fine texture "
+        "can hardly be told apart: compare the result with the noisy image before you trust small detail",
+    )
 
 
 def fit(run: Run) -> Iterator[Record]:

@@ -109,7 +109,7 @@ class RowNoise(nn.Module):
         def positive(value: float) -> nn.Parameter:
             return nn.Parameter(torch.full((channels,), math.log(value)))
 
-        # Where nothing was measured (`anchor`) noise explains everything at first and the signal's share grows from
+        # Where nothing was measured (`start_at`) noise explains everything at first and the signal's share grows from
         # there: started small, the noise never catches up with a flexible signal covariance.
         self.log_white, self.log_white_gain = positive(0.5), positive(0.12)
         self.log_correlated, self.log_correlated_gain = positive(0.5), positive(0.03)
@@ -129,7 +129,7 @@ class RowNoise(nn.Module):
 
     def offset(self) -> Float[Tensor, "c 1 1 1"]:
         """Variance of the offset of a whole row."""
-        return self.log_offset.exp().clamp(FLOOR / 100, 1.0)[:, None, None, None]
+        return (FLOOR / 100 + self.log_offset.exp())[:, None, None, None]
 
     def taps(self) -> Float[Tensor, "c taps"]:
         return self.kernel / self.kernel.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-6)
@@ -145,7 +145,7 @@ class RowNoise(nn.Module):
         position = torch.arange(width, device=self.kernel.device)
         return self.autocorrelation(width)[:, None, (position[:, None] - position).abs()]
 
-    def anchor(self, floor: NoiseFloor, updates: int = 400) -> None:
+    def start_at(self, floor: NoiseFloor, updates: int = 400) -> None:
         """Start at the noise that was measured across the rows; `mismatch` then holds it there."""
 
         def buffer(name: str, values: np.ndarray) -> None:  # training needs it, a trained model does not
@@ -207,7 +207,7 @@ class BlindRow(nn.Module):
     noise, where a row is as good a blind line as any. `period`: every so many rows are predicted at once, from
     the rows between them. `rank` factors per pixel and length scale in `widths` (pixels) describe the signal's
     uncertainty along the row. `anchor` (nats per pixel) says how strongly the noise is held at what was measured
-    across the rows (`RowNoise.anchor`).
+    across the rows (`RowNoise.start_at`).
     """
 
     def __init__(
@@ -273,7 +273,7 @@ class BlindRow(nn.Module):
         return torch.stack([torch.exp(-0.5 * distance / width**2).clamp_min(1e-9) for width in self.widths])
 
     def forward(self, x: Float[Tensor, "b c *space"], progress: float = 1.0) -> dict[str, Tensor]:
-        """Loss of one random lattice of rows; `progress` is the share of the training budget that is used.
+        """Loss of one random lattice of rows. `progress` is there for COSDD's sake: nothing here waits for a time.
 
         `nll` is -log p(row | other rows) in nats per pixel. It knows only the sum of signal uncertainty and noise,
         so `loss` also holds the noise at what was measured across the rows.
@@ -294,14 +294,11 @@ class BlindRow(nn.Module):
                 self._kernels(row),
             )
             nll = nll.mean() / row.shape[-1]
-            uncertainty = factors.square().sum((-3, -2))  # the kernels are 1 at distance 0
-            share = uncertainty / (uncertainty + white + correlated)
             loss = nll + self.anchor * self.noise.mismatch()
         return {
             "loss": loss,
             "nll": nll.detach(),
             "blind_mse": (row - mean).detach().square().mean(),
-            "signal_share": share.detach().mean(),
         }
 
     @torch.no_grad()
@@ -359,26 +356,27 @@ class BlindRow(nn.Module):
         return posterior_mean, posterior_std
 
     @torch.no_grad()
-    def noise_model(self) -> dict[str, list[float] | list[list[float]]]:
+    def noise_model(self) -> dict[str, np.ndarray]:
         """The learned noise in normalised units, one entry per channel.
 
         Variance of the noise at signal s: `variance + gain * s`, of which `correlated + correlated_gain * s` is
-        correlated along the row and `row_offset` is common to a row. `autocorrelation` is that of the total noise
-        without row offsets at the mean signal, at lags 1, 2, ...; `kernel_autocorrelation` that of its correlated
-        part alone.
+        correlated along the row and `row_offset` is common to a row. `autocorrelation` is that of the whole noise
+        at the mean signal, at lags 1, 2, ...
         """
         noise = self.noise
         white, correlated = noise.log_white.exp(), noise.log_correlated.exp()
-        kernel = noise.autocorrelation(noise.kernel.shape[-1])[:, 1:]
-        return {
-            "variance": (white + correlated + noise.offset().flatten()).tolist(),
-            "gain": (noise.log_white_gain.exp() + noise.log_correlated_gain.exp()).tolist(),
-            "correlated": correlated.tolist(),
-            "correlated_gain": noise.log_correlated_gain.exp().tolist(),
-            "row_offset": noise.offset().flatten().tolist(),
-            "autocorrelation": (kernel * (correlated / (white + correlated))[:, None]).tolist(),
-            "kernel_autocorrelation": kernel.tolist(),
+        offset = noise.offset().flatten()
+        variance = white + correlated + offset
+        shared = correlated[:, None] * noise.autocorrelation(noise.kernel.shape[-1])[:, 1:] + offset[:, None]
+        found = {
+            "variance": variance,
+            "gain": noise.log_white_gain.exp() + noise.log_correlated_gain.exp(),
+            "correlated": correlated,
+            "correlated_gain": noise.log_correlated_gain.exp(),
+            "row_offset": offset,
+            "autocorrelation": shared / variance[:, None],
         }
+        return {name: value.double().cpu().numpy() for name, value in found.items()}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The few noise parameters learn ten times faster than the network, so that noise is explained first."""

@@ -1,0 +1,45 @@
+"""Progress where there is no terminal: a line now and then, and no look at values that nobody sees."""
+
+import pytest
+
+from cosdd import progress
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_a_log_gets_a_line_every_half_minute_with_the_time_left(clock, capsys):
+    with progress.bar("training") as show:
+        for second in range(100):
+            clock[0] = float(second)
+            show(second / 100, lambda: {"nll": 1.5})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "training 31 %, 69 s left  nll 1.500",
+        "training 62 %, 38 s left  nll 1.500",
+        "training 93 %, 7 s left  nll 1.500",
+    ]
+
+
+def test_values_are_averaged_and_read_a_few_times_a_second(clock):
+    looks = []
+
+    def values():
+        looks.append(clock[0])
+        return {"nll": float(len(looks))}
+
+    with progress.bar("training") as show:
+        for millisecond in range(1, 1001):
+            clock[0] = millisecond / 1000 + 1
+            show(0.5, values)
+    assert 4 <= len(looks) <= 6
+    assert 1 < show.means["nll"] < len(looks)
+
+
+def test_a_notebook_gets_lines_not_a_widget(monkeypatch):
+    monkeypatch.setattr(progress.out, "is_jupyter", True)
+    assert not progress.Bar("training").draws
