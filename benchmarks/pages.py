@@ -67,7 +67,8 @@ def accuracy() -> list[str]:
         "",
         f"Real: aurora, an electron-multiplying camera: lag 1 {aurora['median']['lag_one']:+.2f} ({low:+.2f} to "
         f"{high:+.2f}). Photon counts of a confocal microscope, white noise, trained and scored on the same frames, "
-        f"each against the mean of the others: mean squared error {confocal['mse_noisy']:.2f} noisy, {confocal['mse_best_gaussian']:.2f} best Gaussian "
+        "each against the mean of the others: "
+        f"mean squared error {confocal['mse_noisy']:.2f} noisy, {confocal['mse_best_gaussian']:.2f} best Gaussian "
         f"filter, **{confocal['mse_denoised']:.2f}** denoised ({confocal['over_gaussian_db']:+.1f} dB to that filter).",
     ]
     return lines
