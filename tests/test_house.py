@@ -12,7 +12,7 @@ import cosdd
 SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
 ROOMS = ["config", "progress", "images", "simulate", "metrics", "inspection", "noisefloor", "data", "device"]
-ROOMS += ["model", "checkpoint", "training", "denoise", "outputs", "report", "demo", "cli", "__main__"]
+ROOMS += ["model", "checkpoint", "training", "snapshot", "denoise", "outputs", "report", "demo", "cli", "__main__"]
 
 
 def room(path: Path) -> str:

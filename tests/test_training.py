@@ -349,6 +349,23 @@ def test_one_bad_batch_does_not_cost_the_run(block, clip):
     assert all(torch.isfinite(value).all() for value in training.finish(run).network.state_dict().values())
 
 
+def test_weights_gone_astray_go_back_to_the_best_with_smaller_steps():
+    """A batch is not to blame when every one fails: without a way back the rest of the budget would be lost."""
+    run = start({"steps": 60, "validations": 60})
+    for record in training.fit(run):
+        if record.step == 5:
+            assert run.best is not None
+            best = {name: value.clone() for name, value in run.best.items()}
+            with torch.no_grad():
+                for parameter in run.network.parameters():
+                    parameter.fill_(float("inf"))
+        elif record.step == 5 + training.TOO_MANY_SKIPPED:
+            assert run.skipped == training.TOO_MANY_SKIPPED
+            assert run.lr_scale < 1
+            assert same(weights(run), best | {n: v for n, v in weights(run).items() if n.startswith("direct.")})
+            break
+
+
 # -------------------------------------------------------------------------------------------------- end
 
 

@@ -56,13 +56,17 @@ def save(checkpoint: Checkpoint, path: str | Path, overwrite: bool = False) -> N
         "seconds": checkpoint.seconds,
         "version": checkpoint.version,
     }
-    tensors = {name: value.contiguous() for name, value in checkpoint.network.state_dict().items()}
     metadata = {"format": "cosdd", "format_version": str(FORMAT_VERSION), "cosdd": json.dumps(header)}
+    write_tensors(path, checkpoint.network.state_dict(), metadata)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a .safetensors file that appears whole or not at all. Raises InputError where it cannot be written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(to_bytes(tensors, metadata))
+            part.write_bytes(to_bytes({name: value.contiguous() for name, value in tensors.items()}, dict(metadata)))
             os.replace(part, path)
         finally:
             with contextlib.suppress(OSError):

@@ -69,17 +69,25 @@ def train(
     settings: Settings = None,
     axes: Axes = None,
     seed: Annotated[int | None, typer.Option(help="Makes a run of a given number of steps repeatable.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, or start one.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Learn the noise and the images from noisy images alone."""
-    from cosdd import checkpoint, data, images, training
+    from cosdd import checkpoint, data, images, snapshot, training
     from cosdd.denoise import Denoiser
 
     paths = images.find(files)
     output = output or Path(images.output_path(paths[0], Path()).with_suffix(".safetensors").name)
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: a model file ends in .safetensors: use -o {output.with_suffix('.safetensors')}")
-    history = output.with_suffix(".history.csv")
+    history, saved = output.with_suffix(".history.csv"), snapshot.path_for(output)
+    begun = resume and saved.exists()
+    if resume and not begun and output.exists():
+        out.print(f"{output}: trained to the end already; train it anew with --overwrite instead of --resume")
+        return
+    if saved.exists() and not (resume or overwrite):
+        raise InputError(f"{saved}: an interrupted run is here: continue it with --resume, or add --overwrite")
+    overwrite = overwrite or begun  # what an interrupted run left is an earlier state of the same model
     for path in (output, history):
         checkpoint.refuse_existing(path, overwrite)
     checkpoint.refuse_unwritable(output)
@@ -92,12 +100,24 @@ def train(
             out.print(f"  {line}")
     run = training.start(ready.settings, ready.frames)
     _describe_run(run)
-    with progress.bar("training") as show, _interruptible(run):
+    if begun:
+        snapshot.restore(run, saved)
+        out.print(f"continuing after {run.step} steps, {run.seconds:.0f} s")
+    elif not resume:
+        saved.unlink(missing_ok=True)
+    save = snapshot.Saver(run, saved, run.settings.train.snapshot)
+    with progress.bar("training") as show, _interruptible(run, saved):
         for record in training.fit(run):
             show(record.progress, record.shown)
+            try:
+                save()
+            except InputError as error:  # a full disk now may have room again when the model is written
+                out.print(f"note: no snapshot: {error}")
     trained = training.finish(run)
     checkpoint.save(trained, output, overwrite)
     _write_history(history, [dict(entry) for entry in trained.history])
+    if training.ended(run):
+        saved.unlink(missing_ok=True)
     last = trained.history[-1]
     out.print(
         f"trained {trained.steps} steps in {trained.seconds:.0f} s"
@@ -299,14 +319,24 @@ def _describe_run(run: Run) -> None:
 
 
 @contextmanager
-def _interruptible(run: Run) -> Iterator[None]:
-    """Ctrl-C ends training and keeps the best model, if there is one yet."""
+def _interruptible(run: Run, saved: Path) -> Iterator[None]:
+    """Ctrl-C, or a scheduler's SIGTERM, ends training and keeps the best model, if there is one yet."""
+    import signal
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     except KeyboardInterrupt:
         if not run.step:
             raise
         out.print(f"interrupted after {run.step} steps: keeping the best model so far")
+        if saved.exists():
+            out.print("to go on with this run, give the same command with --resume")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _write_history(path: Path, history: list[dict[str, float]]) -> None:

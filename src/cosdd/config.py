@@ -175,6 +175,9 @@ class Train(Section):
         default=0.1, gt=0, lt=1, description="Share of the frames held out where there are at least ten."
     )
     validations: int = Field(default=40, ge=1, description="Validations during the run.")
+    snapshot: Seconds = Field(
+        default=30, description="Time between snapshots of the run, from which --resume goes on after a kill."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Arithmetic inside the networks; auto is bfloat16 where the processor computes it natively.",

@@ -32,6 +32,7 @@ PLATEAU_FACTOR = {"plateau": 0.1, "budget": 0.3}  # the rate falls to this share
 SHORTEST_EPOCH = 50  # updates between validations of schedule plateau: fewer are no measure of a plateau
 PLATEAUS_IN_A_ROW = 2  # end a run of schedule plateau (supplement section 2.1)
 SETTLED = 0.5  # share of the budget before which no plateau counts
+TOO_MANY_SKIPPED = 20  # updates in a row that were not finite: back to the best weights, with smaller steps
 SMALLEST_SCALE = 0.02  # of the rate ends a run of schedule budget
 
 SHOWN = ("nll", "kl", "elbo", "signal", "direct", "blind_mse")  # loss terms worth a look
@@ -71,6 +72,7 @@ class Run:
     step: int = 0
     seconds: float = 0.0
     skipped: int = 0  # updates left out because a loss or gradient was not finite
+    skipped_in_a_row: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # one entry per validation
     best: Weights | None = None
     best_evidence: float = -math.inf  # elbo, or log-likelihood where it is exact; nats per pixel
@@ -126,7 +128,7 @@ def fit(run: Run) -> Iterator[Record]:
     train = run.settings.train
     budget_validations = {round(i * 1000 / train.validations) for i in range(1, train.validations + 1)}
     epoch = max(SHORTEST_EPOCH, run.frames.epoch(run.edges, train.batch))
-    while True:
+    while not ended(run):  # a resumed run may have nothing left to do
         began = time.perf_counter()
         before = progress(run)
         run.network.train()
@@ -147,8 +149,11 @@ def fit(run: Run) -> Iterator[Record]:
             validation = validate(run)
             run.seconds += time.perf_counter() - began
         yield Record(run.step, run.seconds, min(after, 1.0), lr(run), losses, validation)
-        if after >= 1 or nothing_left(run):
-            return
+
+
+def ended(run: Run) -> bool:
+    """Has the run used its budget, or has nothing left to learn?"""
+    return progress(run) >= 1 or nothing_left(run)
 
 
 def progress(run: Run) -> float:
@@ -220,7 +225,12 @@ def update(run: Run, share_used: float) -> dict[str, Tensor]:
         run.skipped += 1  # one bad batch must not cost the run
         for name, buffer in run.network.named_buffers():
             buffer.copy_(buffers[name])  # nor spoil the statistics of batch norm
+        run.skipped_in_a_row += 1
+        if run.skipped_in_a_row % TOO_MANY_SKIPPED == 0:  # it is not the batch: the weights have gone astray
+            run.lr_scale *= PLATEAU_FACTOR["budget"]
+            back_to_best(run)
     else:
+        run.skipped_in_a_row = 0
         run.optimiser.step()
     return total
 
@@ -278,7 +288,13 @@ def after_plateau(run: Run) -> None:
     """
     schedule = run.settings.train.schedule
     run.lr_scale *= PLATEAU_FACTOR[schedule]
-    if schedule == "budget" and run.best is not None:
+    if schedule == "budget":
+        back_to_best(run)
+
+
+def back_to_best(run: Run) -> None:
+    """Go on from the best weights, where there are any yet."""
+    if run.best is not None:
         # All but the direct denoiser, which may not have been trained yet when they were the best.
         direct = {name: value for name, value in run.network.state_dict().items() if name.startswith("direct.")}
         run.network.load_state_dict(run.best | direct)
