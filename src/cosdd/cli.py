@@ -9,7 +9,7 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -115,7 +115,7 @@ def train(
                 out.print(f"note: no snapshot: {error}")
     trained = training.finish(run)
     checkpoint.save(trained, output, overwrite)
-    _write_history(history, [dict(entry) for entry in trained.history])
+    _write_table(history, trained.history)
     if training.ended(run):
         saved.unlink(missing_ok=True)
     last = trained.history[-1]
@@ -219,6 +219,53 @@ def inspect(
                 out.print(f"  {line}")
     if failed:
         raise typer.Exit(2 if failed == len(paths) else 1)
+
+
+@app.command()
+def evaluate(
+    denoised: Annotated[str, typer.Argument(help="Denoised image, or a folder of them.")],
+    reference: Annotated[
+        str, typer.Argument(help="Clean image(s) of the same names; or with --frames the noisy ones.")
+    ],
+    noisy: Annotated[str | None, typer.Option(help="What was denoised: scored too, for comparison.")] = None,
+    frames: Annotated[
+        bool,
+        typer.Option(
+            "--frames",
+            help="No clean image: the reference holds the noisy frames of one still scene, and "
+            "each frame is scored against the mean of the others.",
+        ),
+    ] = False,
+    data_range: Annotated[
+        float | None, typer.Option("--range", help="Also PSNR with this peak, such as 255 or 1.")
+    ] = None,
+    axes: Axes = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the scores of every image.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score denoised images: PSNR by its conventions, SSIM; against clean images, or against other frames."""
+    from cosdd import checkpoint, evaluation, images
+
+    if csv_file is not None:
+        checkpoint.refuse_existing(csv_file, overwrite)
+        checkpoint.refuse_unwritable(csv_file)
+    if frames and noisy is not None:
+        raise InputError("--noisy: with --frames the reference is what was denoised: leave out --noisy")
+    names = images.find([denoised])
+    estimates = evaluation.read_planes(denoised, axes=axes)
+    truth = evaluation.read_planes(reference, names, axes)
+    before = None if noisy is None else evaluation.read_planes(noisy, names, axes)
+    found = evaluation.evaluate(estimates, truth, before, frames=frames, data_range=data_range)
+    if csv_file is not None:
+        _write_table(csv_file, found.rows())
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    for line in found.lines():
+        out.print(line)
+    if csv_file is not None:
+        out.print(f"scores of every image: {csv_file}")
 
 
 @app.command()
@@ -339,11 +386,11 @@ def _interruptible(run: Run, saved: Path) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _write_history(path: Path, history: list[dict[str, float]]) -> None:
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, sorted({name for entry in history for name in entry}))
+        writer = csv.DictWriter(file, sorted({name for row in rows for name in row}))
         writer.writeheader()
-        writer.writerows(history)
+        writer.writerows(rows)
 
 
 def _quoted(name: str) -> str:

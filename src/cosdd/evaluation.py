@@ -1,0 +1,261 @@
+"""How good is a denoised image, and how sure is that? Against a clean image, or against other frames of the scene.
+
+Without a clean image, a frame is scored against the mean of the *other* noisy frames of the same scene. Their noise
+is not in the frame, so the error they add is known: the variance of that mean, estimated from their spread. It is
+taken off, which leaves an unbiased estimate of the error against the clean image, as long as the scene stands still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from cosdd import images, metrics
+from cosdd.config import InputError
+from cosdd.images import Image
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+SSIM_EDGE = 11  # pixels; smaller images have no SSIM
+
+MEANING = {
+    "psnr_range": "PSNR (dB), peak = {range}",
+    "psnr": "PSNR (dB), peak = max - min of each reference image",
+    "si_psnr": "PSNR (dB) after the best affine map to the reference, peak = its max - min",
+    "ssim": "structural similarity, 1 is equal",
+    "mse": "mean squared error, grey values squared",
+    "affine_mse": "mean squared error after the best affine map to the reference",
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean over the images and the interval that holds it with 95 % confidence (bootstrap over the images)."""
+
+    mean: float
+    low: float | None  # None for a single image: one image says nothing about the next
+    high: float | None
+
+    def to_json(self) -> dict[str, float | None]:
+        """JSON knows no infinity, the PSNR of equal images: null."""
+        values = {"mean": self.mean, "low": self.low, "high": self.high}
+        return {name: v if v is not None and np.isfinite(v) else None for name, v in values.items()}
+
+    def describe(self) -> str:
+        spread = "" if self.low is None else f" ({self.low:.4g} to {self.high:.4g})"
+        return f"{self.mean:.4g}{spread}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores by candidate ("denoised", and with a noisy image "noisy" and "gaussian") and by metric."""
+
+    images: int
+    reference: str  # "clean" or "frames"
+    data_range: float | None
+    scores: dict[str, dict[str, Score]]
+    gaussian_sigma: float | None  # pixels, chosen with the reference
+    per_image: dict[str, dict[str, list[float]]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "images": self.images,
+            "reference": self.reference,
+            "range": self.data_range,
+            "gaussian_sigma": self.gaussian_sigma,
+            "scores": {
+                name: {metric: score.to_json() for metric, score in scores.items()}
+                for name, scores in self.scores.items()
+            },
+        }
+
+    def lines(self) -> list[str]:
+        """A table for people, and what its rows mean."""
+        against = (
+            f"{self.images} frame(s), each against the mean of the others, less the error of that mean"
+            if self.reference == "frames"
+            else f"{self.images} image(s) against clean ones"
+        )
+        interval = f"; in brackets the {CONFIDENCE:.0%} interval of the mean" if self.images > 1 else ""
+        names = list(self.scores)
+        shown = self.scores["denoised"]
+        cells = [["", *names]]
+        meaning = {m: text.format(range=self.data_range) for m, text in MEANING.items() if m in shown}
+        cells += [[metric, *(self.scores[name][metric].describe() for name in names)] for metric in meaning]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        table = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells]
+        notes = [f"{metric}: {text}" for metric, text in meaning.items()]
+        if self.gaussian_sigma is not None:
+            notes.append(
+                f"gaussian: the best Gaussian filter of the noisy image, sigma {self.gaussian_sigma:.2g} pixels, "
+                "chosen with the reference"
+            )
+        return [f"{against}{interval}", *table, *notes]
+
+    def rows(self) -> list[dict[str, str | float | int]]:
+        """One row per candidate and image, for a spreadsheet."""
+        return [
+            {"candidate": name, "image": index} | {metric: values[index] for metric, values in found.items()}
+            for name, found in self.per_image.items()
+            for index in range(self.images)
+        ]
+
+
+def read_planes(source: str | Path, like: Sequence[Path] = (), axes: str | None = None) -> np.ndarray:
+    """All 2-D images of a file, a folder or a pattern, (n, y, x), in the order of their names.
+
+    like: files of the same names, where several are meant: the images come in the order of these.
+    Raises InputError where names or sizes do not fit together.
+    """
+    paths = images.find([source])
+    if len(like) > 1 and len(paths) > 1:
+        by_name = {path.stem: path for path in paths}
+        missing = [path for path in like if path.stem not in by_name]
+        if missing:
+            raise InputError(f"{source}: no partner for {missing[0]}: expected a file named {missing[0].stem}")
+        paths = [by_name[path.stem] for path in like]
+    stacks = [planes(images.read(path, axes)) for path in paths]
+    for path, stack in zip(paths, stacks, strict=True):
+        if stack.shape[1:] != stacks[0].shape[1:]:
+            raise InputError(
+                f"{path}: images of {_shape(stack)}, but {paths[0]} has {_shape(stacks[0])}: "
+                "evaluate images of one size at a time"
+            )
+    return np.concatenate(stacks)
+
+
+def planes(image: Image) -> Num[np.ndarray, "n y x"]:
+    """All 2-D images of a file, whatever its other axes. Raises InputError for 1-D or unusable images."""
+    images.check(image)
+    if "Y" not in image.axes:
+        name = image.path or "array"
+        raise InputError(f"{name}: axes {image.axes}, expected images with Y and X (say it with --axes)")
+    samples = images.to_samples(image, "YX")
+    return samples.reshape(-1, *samples.shape[-2:])
+
+
+def evaluate(
+    denoised: Num[np.ndarray, "n y x"],
+    reference: Num[np.ndarray, "m y x"],
+    noisy: Num[np.ndarray, "n y x"] | None = None,
+    *,
+    frames: bool = False,
+    data_range: float | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Score every denoised image.
+
+    Args:
+        denoised: the estimates.
+        reference: clean images, one for each estimate or one for all; with ``frames``, the noisy frames of one
+            still scene, of which frame i was denoised to estimate i.
+        noisy: what was denoised: it is scored too, and the best Gaussian filter of it (sigma chosen with the
+            reference), the control that any denoiser has to beat. With ``frames`` it is the reference itself.
+        frames: score against the mean of the other frames.
+        data_range: adds PSNR with this peak, such as 255 or 1.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: shapes differ, fewer than three frames with ``frames``, or a range that is not positive.
+    """
+    if data_range is not None and not (np.isfinite(data_range) and data_range > 0):
+        raise InputError(f"range is {data_range:g}, expected more than 0")
+    denoised, reference = np.asarray(denoised), np.asarray(reference)
+    if frames:
+        if len(denoised) < 3:
+            raise InputError(f"{len(denoised)} frame(s): at least 3 of one scene are needed to score against others")
+        noisy = reference
+    elif len(reference) == 1:
+        reference = np.broadcast_to(reference, (len(denoised), *reference.shape[1:]))
+    for name, stack in (("reference", reference), ("noisy", noisy)):
+        if stack is not None and stack.shape != denoised.shape:
+            raise InputError(
+                f"{name}: {_size(stack)}, but the denoised file has {_size(denoised)}: expected the same images"
+            )
+    score = _against_frames if frames else _against_clean
+    judge = score(reference, data_range)
+    per_image = {"denoised": judge(denoised)}
+    sigma = None
+    if noisy is not None:
+        by = "affine_mse" if frames else "mse"
+        filtered, sigma = metrics.best_gaussian_by(noisy, lambda tried: float(np.mean(judge(tried, by)[by])))
+        per_image |= {"noisy": judge(noisy), "gaussian": judge(filtered)}
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(len(denoised), size=(RESAMPLES, len(denoised)))
+    scores = {
+        name: {metric: _interval(np.array(values), picks) for metric, values in found.items()}
+        for name, found in per_image.items()
+    }
+    return Evaluation(len(denoised), "frames" if frames else "clean", data_range, scores, sigma, per_image)
+
+
+Judge = Callable[..., dict[str, list[float]]]
+
+
+def _against_clean(reference: np.ndarray, data_range: float | None) -> Judge:
+    found: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+        "mse": lambda image, truth: float(np.mean((image.astype(np.float64) - truth) ** 2)),
+    }
+    if data_range is not None:
+        found["psnr_range"] = lambda image, truth: metrics.psnr(image, truth, data_range)
+    if all(np.ptp(truth) > 0 for truth in reference):  # a blank reference has no range
+        found["psnr"] = lambda image, truth: metrics.psnr(image, truth, "reference")
+        found["si_psnr"] = metrics.scale_invariant_psnr
+        if min(reference.shape[-2:]) >= SSIM_EDGE:
+            found["ssim"] = lambda image, truth: metrics.ssim(image, truth, data_range or "reference")
+
+    def judge(stack: np.ndarray, only: str | None = None) -> dict[str, list[float]]:
+        return {
+            name: [metric(image, truth) for image, truth in zip(stack, reference, strict=True)]
+            for name, metric in found.items()
+            if only in (None, name)
+        }
+
+    return judge
+
+
+def _against_frames(frames: np.ndarray, data_range: float | None) -> Judge:
+    """Errors against the mean of the other frames, less the error of that mean itself."""
+    total = frames.sum(0, dtype=np.float64)
+    squares = np.square(frames, dtype=np.float64).sum(0)
+    others = len(frames) - 1
+
+    def judge(stack: np.ndarray, only: str | None = None) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {"mse": [], "affine_mse": []}
+        if data_range is not None:
+            found["psnr_range"] = []
+        for image, frame in zip(stack, frames.astype(np.float64), strict=True):
+            mean = (total - frame) / others
+            variance = (squares - frame**2) / others - mean**2
+            own = float(variance.clip(0).mean()) / (others - 1)  # of the mean: its noise is not the image's fault
+            error = float(np.mean((image - mean) ** 2)) - own
+            found["mse"].append(error)
+            found["affine_mse"].append(metrics.affine_mse(image, mean) - own)
+            if data_range is not None:
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    found["psnr_range"].append(float(10 * np.log10(np.float64(data_range) ** 2 / error)))
+        return {name: values for name, values in found.items() if only in (None, name)}
+
+    return judge
+
+
+def _interval(values: Float[np.ndarray, " n"], picks: Num[np.ndarray, "k n"]) -> Score:
+    if len(values) < 2:
+        return Score(float(values.mean()), None, None)
+    edge = (1 - CONFIDENCE) / 2
+    with np.errstate(invalid="ignore"):  # infinite PSNR of equal images
+        low, high = np.quantile(values[picks].mean(1), (edge, 1 - edge), method="nearest")
+    return Score(float(values.mean()), float(low), float(high))
+
+
+def _size(stack: np.ndarray) -> str:
+    return f"{len(stack)} image(s) of {_shape(stack)}"
+
+
+def _shape(stack: np.ndarray) -> str:
+    return " x ".join(map(str, stack.shape[1:])) + " pixels"
