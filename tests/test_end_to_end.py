@@ -13,6 +13,7 @@ import pytest
 import tifffile
 
 from cosdd import cli, simulate
+from cosdd.specimen import specimen
 
 TINY = [  # a network that trains in a second
     "--set", "model.levels=2", "--set", "model.features=8", "--set", "model.max_features=8",
@@ -44,7 +45,7 @@ def process(*arguments: object) -> subprocess.CompletedProcess:
 def stack(tmp_path_factory) -> Path:
     """An ImageJ stack as Fiji writes it (big-endian, odd size, pixel size) of row-noisy frames."""
     rng = np.random.default_rng(0)
-    clean = simulate.specimen(12, 48, 0)[:, :37, :45]
+    clean = specimen(12, 48, 0)[:, :37, :45]
     noisy = np.clip(simulate.heavy(clean, rng) * 200 + 300, 0, 65535).astype(">u2")
     path = tmp_path_factory.mktemp("data") / "my stack.tif"
     tifffile.imwrite(

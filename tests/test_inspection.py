@@ -12,9 +12,10 @@ import pytest
 from cosdd import images, simulate
 from cosdd.config import InputError
 from cosdd.inspection import Inspection, inspect_image, inspect_samples
+from cosdd.specimen import specimen
 
 DATA = Path(os.environ.get("COSDD_DATA", Path(__file__).parents[2] / "shared" / "data")) / "noisy"
-SCENES = simulate.specimen(4, 192, seed=5)
+SCENES = specimen(4, 192, seed=5)
 
 # Noise of many kinds, strong to weak; the weakest has a correlated share of about 10 % of the variance.
 RECIPES = {
@@ -56,7 +57,7 @@ def test_structure_in_white_noise_is_no_alarm():
 
 
 def test_correlation_is_that_of_the_noise_and_not_of_the_scene():
-    scene = simulate.specimen(1, 384, seed=1)[0]
+    scene = specimen(1, 384, seed=1)[0]
     rng = np.random.default_rng(3)
     noisy = simulate.row_ar(scene, rng, gain=0, row_std=0.05, correlation=0.7)
     noisy += rng.normal(0, 0.05, noisy.shape).astype(np.float32)  # half of the variance
@@ -83,7 +84,7 @@ def test_row_offsets_are_told_from_short_correlation():
 
 def test_noise_correlated_both_ways_is_refused_in_words():
     rng = np.random.default_rng(5)
-    scene = simulate.specimen(1, 256, seed=2)[0]
+    scene = specimen(1, 256, seed=2)[0]
     noisy = simulate.row_ar(scene, rng, gain=0, row_std=0.1, correlation=0.6, axis="x")
     noisy = noisy + simulate.row_ar(0 * scene, rng, gain=0, row_std=0.1, correlation=0.6, axis="y")
     assert "both axes" in one_frame(noisy).verdict
@@ -118,7 +119,7 @@ def test_axis_of_a_volume_can_be_z():
 @pytest.mark.parametrize("frames", [1, 8])
 def test_photon_transfer_of_a_simulated_camera(frames):
     rng = np.random.default_rng(9)
-    clean = np.repeat(simulate.specimen(1, 256, seed=3), frames, axis=0)
+    clean = np.repeat(specimen(1, 256, seed=3), frames, axis=0)
     counts = 2.0 * rng.poisson(500 * clean) + 100 + rng.normal(0, 10, clean.shape)
     found = inspect_samples(counts[:, None].astype(">u2")).evidence
     assert found.gain == pytest.approx(2, rel=0.03 if frames > 1 else 0.2)
@@ -142,7 +143,7 @@ def test_saturation_hot_pixels_and_periodic_patterns_are_reported():
 
 
 def test_answer_repeats_with_the_seed_and_becomes_json_and_words():
-    frames = simulate.heavy(np.repeat(simulate.specimen(1, 128, seed=0), 12, axis=0), np.random.default_rng(11))
+    frames = simulate.heavy(np.repeat(specimen(1, 128, seed=0), 12, axis=0), np.random.default_rng(11))
     first, second = (inspect_samples(frames[:, None], seed=3) for _ in range(2))
     assert first == second
     stated = json.loads(json.dumps(first.to_json()))

@@ -6,6 +6,7 @@ import pytest
 from cosdd import simulate
 from cosdd.config import InputError
 from cosdd.metrics import autocorrelation
+from cosdd.specimen import specimen
 
 FLAT = np.full((6, 256, 256), 0.4, np.float32)  # 393,216 pixels: correlations known to about 0.002
 LAG = np.arange(5)
@@ -19,7 +20,7 @@ def noise_of(recipe, clean=FLAT, seed=0, **options):
 
 
 def test_specimen_is_a_picture_with_sharp_structure_and_range():
-    images = simulate.specimen(6, 128, seed=3)
+    images = specimen(6, 128, seed=3)
     assert images.shape == (6, 128, 128)
     assert images.dtype == np.float32
     assert images.min() >= 0
@@ -33,20 +34,20 @@ def test_specimen_is_a_picture_with_sharp_structure_and_range():
 
 
 def test_specimen_repeats_with_the_seed_and_does_not_depend_on_count():
-    five = simulate.specimen(5, 48, seed=7)
-    np.testing.assert_array_equal(five[:2], simulate.specimen(2, 48, seed=7))
-    assert not np.array_equal(five, simulate.specimen(5, 48, seed=8))
+    five = specimen(5, 48, seed=7)
+    np.testing.assert_array_equal(five[:2], specimen(2, 48, seed=7))
+    assert not np.array_equal(five, specimen(5, 48, seed=8))
 
 
 @pytest.mark.parametrize("size", [16, 17, 200])
 def test_specimen_of_any_size(size):
-    assert simulate.specimen(1, size, seed=0).shape == (1, size, size)
+    assert specimen(1, size, seed=0).shape == (1, size, size)
 
 
 @pytest.mark.parametrize(("count", "size", "seed"), [(0, 64, 0), (1, 8, 0), (1, 64, -1)])
 def test_specimen_refuses_impossible_requests(count, size, seed):
     with pytest.raises(InputError):
-        simulate.specimen(count, size, seed)
+        specimen(count, size, seed)
 
 
 # ------------------------------------------------------------------------------------ all recipes together
@@ -56,7 +57,7 @@ RECIPES = [simulate.stripe, simulate.heavy, simulate.checkerboard, simulate.row_
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_same_seed_same_noise_and_the_input_is_left_alone(recipe):
-    clean = simulate.specimen(2, 32, seed=0)
+    clean = specimen(2, 32, seed=0)
     before = clean.copy()
     one, two = (recipe(clean, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(one, two)
@@ -85,7 +86,7 @@ def test_lines_are_independent_of_each_other(recipe, axis):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_axis_y_is_axis_x_transposed(recipe):
-    clean = simulate.specimen(2, 32, seed=1)
+    clean = specimen(2, 32, seed=1)
     upright = recipe(clean, np.random.default_rng(0), axis="y")
     lying = recipe(clean.swapaxes(-1, -2), np.random.default_rng(0), axis="x")
     np.testing.assert_array_equal(upright, lying.swapaxes(-1, -2))

@@ -269,6 +269,38 @@ def evaluate(
 
 
 @app.command()
+def simulate(
+    recipe: Annotated[str, typer.Argument(help="stripe or checkerboard (the paper's), heavy, or row-ar.")],
+    files: Annotated[list[str], typer.Argument(help="Clean images (TIFF, OME-TIFF, PNG, npy), folders or patterns.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for noisy/ and clean/.")] = Path("simulated"),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="An option of the recipe, such as gain=0.01 or axis=y."),
+    ] = None,
+    full_scale: Annotated[
+        float | None, typer.Option(help="Grey value of intensity 1; else 255 for 8 bits, 1, or the largest value.")
+    ] = None,
+    axes: Axes = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make clean images noisy by a known recipe, and keep the clean partners."""
+    from cosdd import images
+    from cosdd import simulate as recipes
+
+    given = config.from_options(settings or [])
+    paths = images.find(files)
+    with progress.bar("simulating") as show:
+        for share in recipes.write_all(
+            paths, output, recipe, given, scale=full_scale, axes=axes, seed=seed, overwrite=overwrite
+        ):
+            show(share)
+    noisy, summary = output / "noisy", output / recipes.SUMMARY
+    out.print(f"{len(paths)} file(s): {noisy}, {output / 'clean'}; recipe and options: {summary}")
+    out.print(f"next: [bold]cosdd train {_quoted(str(noisy))} -o {_quoted(str(output / 'model.safetensors'))}[/bold]")
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for images, model and summary.")] = Path(
         "demo"

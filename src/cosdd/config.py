@@ -275,19 +275,32 @@ def from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """Turn ``["train.lr=1e-3", "model.levels=6"]`` into nested settings."""
     settings: dict[str, Any] = {}
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        section, dot, field = name.strip().partition(".")
-        if not (equals and dot and field):
+        name, value = _assigned(assignment, "section.field=value, for example --set train.lr=1e-3")
+        section, dot, field = name.partition(".")
+        if not (dot and field):
             raise InputError(f"--set {assignment}: expected section.field=value, for example --set train.lr=1e-3")
-        try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):  # ValueError: an impossible date
-            raise InputError(f"--set {assignment}: the value is not valid YAML") from None
-        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-            with contextlib.suppress(ValueError):
-                value = float(value)
         settings.setdefault(section, {})[field] = value
     return settings
+
+
+def from_options(assignments: Sequence[str]) -> dict[str, Any]:
+    """Turn ``["gain=0.01", "axis=y"]`` into options of a simulation."""
+    return dict(_assigned(assignment, "option=value, for example --set gain=0.01") for assignment in assignments)
+
+
+def _assigned(assignment: str, expected: str) -> tuple[str, Any]:
+    """Name and value of ``name=value``, the value read as YAML."""
+    name, equals, text = assignment.partition("=")
+    if not (equals and name.strip()):
+        raise InputError(f"--set {assignment}: expected {expected}")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # ValueError: an impossible date
+        raise InputError(f"--set {assignment}: the value is not valid YAML") from None
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    return name.strip(), value
 
 
 def from_file(path: str | Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from cosdd import data, images, metrics, report, simulate, training
 from cosdd.config import InputError
 from cosdd.denoise import Denoiser, Result, Settings
 from cosdd.model import COSDD
+from cosdd.specimen import specimen
 
 TRAIN_IMAGES, TEST_IMAGES, SIZE = 120, 8, 128
 SUMMARY = "summary.json"
@@ -31,7 +32,7 @@ def run(
     if (folder / SUMMARY).exists() and not overwrite:
         raise InputError(f"{folder}: holds a demo already: choose another folder with -o, or add --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
-    clean = simulate.specimen(TRAIN_IMAGES + TEST_IMAGES, SIZE, seed)
+    clean = specimen(TRAIN_IMAGES + TEST_IMAGES, SIZE, seed)
     noisy = simulate.heavy(clean, np.random.default_rng((seed, 1)))
     test_noisy, test_clean = noisy[TRAIN_IMAGES:], clean[TRAIN_IMAGES:]
     stack = images.from_array(test_noisy, "TYX")

@@ -1,211 +1,27 @@
-"""Simulated images: a synthetic specimen, and recipes for noise that runs along rows or columns.
+"""Recipes for noise that runs along rows or columns, for arrays and for files.
 
 Intensities are in units of the clean image's full scale, so `clean` is meant to lie in [0, 1]. Every recipe
 adds noise of mean zero: the clean image is the mean of its noisy versions. What each recipe's noise measures,
 as formulas, stands in its docstring; `stripe_variance`, `checkerboard_variance`, `row_ar_variance` and
-`blur_autocorrelation` compute it.
+`blur_autocorrelation` compute it. `write_all` does it to files, with the clean partners.
 """
 
 from __future__ import annotations
+
+import difflib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Num
 from scipy import ndimage
 from scipy.signal import lfilter
-from scipy.spatial import KDTree
 
+from cosdd import images
 from cosdd.config import InputError
-
-# --------------------------------------------------------------------------------------------- specimen
-
-
-def specimen(count: int, size: int, seed: int) -> Float[np.ndarray, "count size size"]:
-    """Synthetic fluorescence micrographs with sharp structures, for demonstrations and tests.
-
-    Each picture mixes, in its own proportions, nuclei with texture and crisp borders, membranes between
-    neighbouring cells, thin curved filaments (1.5 to 3 pixels wide), bright puncta and an uneven background
-    with out-of-focus light. All edges are antialiased. The pictures are ours; they belong to no data set.
-
-    Args:
-        count: number of images, at least 1.
-        size: height and width in pixels, at least 16; structures keep their size in pixels.
-        seed: non-negative. Image `i` depends on (seed, size, i) only, not on `count`.
-
-    Returns:
-        (count, size, size) float32 in [0, 1].
-
-    Raises:
-        InputError: an argument is out of its range.
-    """
-    if count < 1:
-        raise InputError(f"specimen: count is {count}, expected at least 1")
-    if size < 16:
-        raise InputError(f"specimen: size is {size} pixels, expected at least 16")
-    if seed < 0:
-        raise InputError(f"specimen: seed is {seed}, expected 0 or more")
-    images = np.empty((count, size, size), np.float32)
-    for index in range(count):
-        images[index] = _micrograph(size, np.random.default_rng([seed, index]))
-    return images
-
-
-def _micrograph(size: int, rng: np.random.Generator) -> np.ndarray:
-    """One image: the stains add up as light does, then background, blur of the optics and exposure."""
-    centres = _scattered(size, spacing=rng.uniform(34, 52), rng=rng)
-    # Which stains are visible, and how strongly. One of them always leads, so that no picture is empty.
-    nuclei, filaments, membranes, puncta = rng.dirichlet([0.9, 1.0, 0.45, 0.35])
-    lead = max(nuclei, filaments, membranes, puncta)
-
-    scene = np.zeros((size, size), np.float32)
-    for stain, weight in (
-        (_nuclei, nuclei),
-        (_filaments, filaments),
-        (_membranes, membranes),
-        (_puncta, puncta),
-    ):
-        if weight > 0.08:
-            scene += (weight / lead) ** 0.6 * stain(size, centres, rng)
-
-    haze = ndimage.gaussian_filter(scene, rng.uniform(5, 11))
-    uneven = _texture(size, 0.2 * size, rng)
-    background = rng.uniform(0.03, 0.12) * np.exp(0.35 * uneven)
-    scene = ndimage.gaussian_filter(scene, 0.45) + rng.uniform(0.15, 0.45) * haze + background
-    # A soft shoulder instead of clipping: the brightest structures keep their shape, as on a good detector.
-    exposed = 1 - np.exp(-rng.uniform(0.9, 1.7) * scene)
-    return np.clip(exposed, 0, 1).astype(np.float32)
-
-
-def _scattered(size: int, spacing: float, rng: np.random.Generator) -> np.ndarray:
-    """Positions (n, 2) on a jittered grid that reaches past the border: spread like cells in a dish."""
-    ticks = np.arange(-spacing, size + spacing, spacing) + rng.uniform(0, spacing)
-    grid = np.stack(np.meshgrid(ticks, ticks, indexing="ij"), -1)
-    grid[1::2, :, 1] += spacing / 2  # every second row shifted: neighbours stand hexagonally
-    return (grid + rng.normal(0, 0.17 * spacing, grid.shape)).reshape(-1, 2)
-
-
-def _nuclei(size: int, centres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Filled blobs with crisp borders, mottled chromatin, dark nucleoli and differing brightness."""
-    field = np.zeros((size, size), np.float32)
-    fine, coarse = (_texture(size, sigma, rng) for sigma in (1.1, 3.0))
-    mottled = 1 + rng.uniform(0.08, 0.22) * fine + rng.uniform(0.08, 0.2) * coarse
-    radius = rng.uniform(8, 14)
-    for y, x in centres:
-        if rng.random() < 0.15:
-            continue
-        r = radius * rng.lognormal(0, 0.16)
-        reach = int(np.ceil(1.9 * r))
-        rows, cols = _window(y, size, reach), _window(x, size, reach)
-        if rows.start >= rows.stop or cols.start >= cols.stop:
-            continue
-        dy = np.arange(rows.start, rows.stop)[:, None] - y
-        dx = np.arange(cols.start, cols.stop)[None, :] - x
-        turn, stretch = rng.uniform(0, np.pi), rng.uniform(1.0, 1.28)
-        u = (np.cos(turn) * dx + np.sin(turn) * dy) / stretch
-        v = (np.cos(turn) * dy - np.sin(turn) * dx) * stretch
-        angle, distance = np.arctan2(v, u), np.hypot(u, v)
-        border = r * np.ones_like(angle)
-        for harmonic, size_of_bump in ((2, 0.06), (3, 0.04), (5, 0.02)):
-            border += r * rng.normal(0, size_of_bump) * np.cos(harmonic * angle + rng.uniform(0, 2 * np.pi))
-        inside = np.clip(border - distance + 0.5, 0, 1)  # coverage of the border pixel: antialiased
-        rim = 1 + rng.uniform(0.0, 0.35) * np.exp(-(((border - distance - 1.5) / 1.3) ** 2))
-        body = mottled[rows, cols] * rim
-        for _ in range(rng.integers(1, 5)):  # nucleoli: sharp dark spots
-            ny, nx = rng.normal(0, 0.33 * r, 2)
-            spot = rng.uniform(1.3, 0.27 * r + 0.5)
-            body = body * (1 - rng.uniform(0.35, 0.7) * np.clip(spot - np.hypot(dy - ny, dx - nx) + 0.5, 0, 1))
-        light = inside * body * rng.uniform(0.3, 1.0)
-        # Where two nuclei meet the brighter one lies on top; adding would draw lenses that no tissue shows.
-        field[rows, cols] = np.maximum(field[rows, cols], light)
-    return field
-
-
-def _filaments(size: int, centres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Thin curved fibres: radiating from cells like microtubules, or running in bundles like actin."""
-    bundled = rng.random() < 0.5
-    number = max(4, round(rng.uniform(11, 34) * (size / 128 + 0.3) ** 2))
-    steps, step = 420, 0.5
-    if bundled:
-        start = rng.uniform(-30, size + 30, (number, 2))
-        heading = rng.uniform(0, np.pi) + rng.normal(0, rng.uniform(0.15, 0.5), number)
-    else:
-        start = centres[rng.integers(0, len(centres), number)] + rng.normal(0, 5, (number, 2))
-        heading = rng.uniform(0, 2 * np.pi, number)
-    # Curvature follows a slow random process, so fibres bend gently instead of jittering.
-    curvature = np.asarray(lfilter([1], [1, -0.97], rng.normal(size=(number, steps)), axis=1))
-    heading = heading[:, None] + np.cumsum(rng.uniform(0.001, 0.0035) * curvature, axis=1)
-    y = start[:, :1] + step * np.cumsum(np.sin(heading), axis=1)
-    x = start[:, 1:] + step * np.cumsum(np.cos(heading), axis=1)
-    length = rng.uniform(0.4, 1.0, (number, 1)) * steps
-    along = np.arange(steps)
-    light = rng.uniform(0.15, 1.0, (number, 1)) * np.clip(np.minimum(along / 12, (length - along) / 24), 0, 1)
-    light = light * (1 + 0.2 * np.sin(along / rng.uniform(9, 30) + rng.uniform(0, 7, (number, 1))))
-
-    field = np.zeros((size, size), np.float32)
-    width = rng.integers(0, 2, number)
-    for chosen, sigma in ((width == 0, rng.uniform(0.5, 0.62)), (width == 1, rng.uniform(0.65, 1.0))):
-        # Peak height of a line of unit density is 1 / (sigma * sqrt(2 pi)); undo it, and the point spacing.
-        height = step * sigma * np.sqrt(2 * np.pi)
-        field += height * ndimage.gaussian_filter(_splat(size, y[chosen], x[chosen], light[chosen]), sigma)
-    return field
-
-
-def _membranes(size: int, centres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Bright borders between neighbouring cells (a wavy Voronoi tessellation) over faint cytoplasm."""
-    yx = np.indices((size, size), np.float32)
-    wave = np.stack([_texture(size, 6, rng), _texture(size, 6, rng)])
-    points = (yx + 1.6 * wave).reshape(2, -1)
-    # Distance to the border of two cells = half the difference of the distances to their two centres.
-    distance, cell = KDTree(centres).query(points.T, k=2)
-    gap = np.diff(distance, axis=1).reshape(size, size) / 2
-    thickness = rng.uniform(0.9, 1.5)
-    line = np.clip(thickness - gap + 0.5, 0, 1) * (1 + 0.25 * _texture(size, 2, rng))
-    cytoplasm = rng.uniform(0.0, 0.35, len(centres))[np.asarray(cell)[:, 0]].reshape(size, size)
-    return (0.85 * np.maximum(line, 0) + cytoplasm * np.clip(gap - thickness + 0.5, 0, 1)).astype(np.float32)
-
-
-def _puncta(size: int, centres: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Small bright spots, some scattered and some gathered around cells."""
-    number = max(3, round(rng.uniform(20, 110) * (size / 128) ** 2))
-    gathered = centres[rng.integers(0, len(centres), number)] + rng.normal(0, 11, (number, 2))
-    position = np.where(rng.random((number, 1)) < 0.6, gathered, rng.uniform(0, size, (number, 2)))
-    light = np.minimum(rng.lognormal(-0.4, 0.5, number), 1.6)
-    field = np.zeros((size, size), np.float32)
-    width = rng.integers(0, 2, number)
-    for chosen, sigma in ((width == 0, 0.75), (width == 1, rng.uniform(1.0, 1.5))):
-        spots = _splat(size, position[chosen, 0], position[chosen, 1], light[chosen])
-        field += 2 * np.pi * sigma**2 * ndimage.gaussian_filter(spots, sigma)
-    return field
-
-
-def _texture(size: int, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth random field of mean 0, standard deviation 1 and correlation length `sigma` pixels."""
-    field = ndimage.gaussian_filter(rng.standard_normal((size, size), np.float32), sigma, mode="wrap")
-    return (field - field.mean()) / field.std()
-
-
-def _window(centre: float, size: int, reach: int) -> slice:
-    return slice(max(0, int(centre) - reach), min(size, int(centre) + reach + 1))
-
-
-def _splat(size: int, y: np.ndarray, x: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Points with sub-pixel positions shared out to their four neighbouring pixels (bilinear)."""
-    y, x, light = y.ravel(), x.ravel(), light.ravel()
-    top, left = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
-    down, right = y - top, x - left
-    # A frame of one pixel takes what falls just outside; what falls further out is dropped.
-    seen = (top >= -1) & (top < size) & (left >= -1) & (left < size)
-    corner = ((top + 1) * (size + 2) + left + 1)[seen]
-    down, right, light = down[seen], right[seen], light[seen]
-    field = np.zeros((size + 2) ** 2)
-    for offset, share in (
-        (0, (1 - down) * (1 - right)),
-        (1, (1 - down) * right),
-        (size + 2, down * (1 - right)),
-        (size + 3, down * right),
-    ):
-        field += np.bincount(corner + offset, light * share, field.size)
-    return field.reshape(size + 2, size + 2)[1:-1, 1:-1].astype(np.float32)
-
 
 # ------------------------------------------------------------------------------------------------ noise
 
@@ -385,6 +201,98 @@ def row_ar(
     if _at_least_zero("offset_std", offset_std):
         noisy += np.float32(offset_std) * rng.standard_normal((*lines.shape[:-1], 1), np.float32)
     return _upright(noisy, axis)
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+RECIPES: dict[str, Callable[..., np.ndarray]] = {
+    "stripe": stripe,
+    "heavy": heavy,
+    "checkerboard": checkerboard,
+    "row-ar": row_ar,
+}
+SUMMARY = "simulation.json"
+
+
+def options(recipe: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a recipe, those that are given and the defaults of the others.
+
+    Raises InputError for an unknown recipe or option, or a value that is of another kind than the default.
+    """
+    if recipe not in RECIPES:
+        raise InputError(f"recipe {recipe!r} is unknown: choose one of {', '.join(RECIPES)}")
+    parameters = inspect.signature(RECIPES[recipe]).parameters.values()
+    found = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    for name, value in given.items():
+        if name not in found:
+            near = difflib.get_close_matches(name, found, 1, cutoff=0.4)
+            advice = f"did you mean {near[0]}?" if near else f"its options are {', '.join(found)}"
+            raise InputError(f"{recipe} has no option {name}: {advice}")
+        number = isinstance(found[name], float)
+        if isinstance(value, bool) or not isinstance(value, int | float if number else str):
+            raise InputError(f"{name} is {value!r}, expected {'a number' if number else 'a word'}")
+        found[name] = float(value) if number else value
+    return found
+
+
+def full_scale(paths: Sequence[Path], axes: str | None) -> float:
+    """The grey value that counts as 1: 255 where all files hold 8 bits, 1 where none goes beyond, else the largest."""
+    found = [images.read(path, axes) for path in paths]
+    if all(image.data.dtype == np.uint8 for image in found):
+        return 255.0
+    largest = max(float(np.max(image.data)) for image in found)
+    return 1.0 if 0 < largest <= 1 else largest
+
+
+def write_all(
+    paths: Sequence[Path],
+    folder: Path,
+    recipe: str,
+    given: Mapping[str, Any],
+    *,
+    scale: float | None = None,
+    axes: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Iterator[float]:
+    """Write folder/noisy/NAME and folder/clean/NAME for every file, and what was done to folder/simulation.json.
+
+    Both are float32 in the grey values of the file: the noise is that of `scale` (`full_scale` where it is not
+    given) as intensity 1. Yields the share done. Raises InputError before anything is written where an option
+    is at fault or a result exists.
+    """
+    asked = options(recipe, given)
+    if seed < 0:
+        raise InputError(f"seed is {seed}: at least 0 is needed")
+    scale = full_scale(paths, axes) if scale is None else scale
+    if not (np.isfinite(scale) and scale > 0):
+        raise InputError(f"full scale is {scale:g}, expected more than 0")
+    targets = [
+        (images.output_path(path, folder / "noisy"), images.output_path(path, folder / "clean")) for path in paths
+    ]
+    if len(set(targets)) < len(paths):
+        raise InputError("two of the files have one name: simulate them into folders of their own")
+    for existing in (path for path in (folder / SUMMARY, *(p for pair in targets for p in pair)) if path.exists()):
+        if not overwrite:
+            raise InputError(f"{existing}: exists already: choose another folder with -o, or add --overwrite")
+        if existing.resolve() in {path.resolve() for path in paths}:
+            raise InputError(f"{existing}: the output would replace the input: choose another folder with -o")
+    # The recipe checks its options by itself, here before any file is written.
+    RECIPES[recipe](np.zeros((1, 1)), np.random.default_rng(0), **asked)
+    for index, (path, (noisy, clean)) in enumerate(zip(paths, targets, strict=True)):
+        image = images.read(path, axes)
+        images.check(image)
+        missing = [axis for axis in "YX" if axis not in image.axes]
+        if missing:
+            raise InputError(f"{path}: axes {image.axes}, expected images with Y and X (say it with --axes)")
+        planes = images.to_samples(image, "YX").astype(np.float32)
+        rng = np.random.default_rng((seed, index))
+        result = RECIPES[recipe](planes / np.float32(scale), rng, **asked) * np.float32(scale)
+        images.write(noisy, images.from_samples(result, image, "YX"), image, overwrite)
+        images.write(clean, images.from_samples(planes, image, "YX"), image, overwrite)
+        yield (index + 1) / len(paths)
+    summary = {"recipe": recipe, "options": asked, "full_scale": scale, "seed": seed, "files": [p.name for p in paths]}
+    (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------------ truth
