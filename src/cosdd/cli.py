@@ -191,6 +191,33 @@ def denoise(
 
 
 @app.command()
+def report(
+    model: Annotated[Path, typer.Argument(help="Model file made by cosdd train.")],
+    file: Annotated[Path, typer.Argument(help="The noisy image.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Page to write (.html).")] = None,
+    axes: Axes = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write one HTML page to look at and to trust or not: before and after, what was taken away, checks."""
+    from cosdd import images
+    from cosdd import report as pages
+    from cosdd.denoise import Denoiser
+
+    path = images.find([str(file)])[0]
+    output = output or Path(images.output_path(path, Path()).with_suffix(".html").name)
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{output}: a report ends in .html: use -o {output.with_suffix('.html')}")
+    denoiser = Denoiser.load(model)
+    image = images.read(path, axes)
+    out.print(image.describe())
+    facts = {"model file": model.name, "reported by": f"cosdd {__version__}"}
+    with progress.bar("looking") as show:
+        for share in pages.page(denoiser, image, output, facts, overwrite):
+            show(share)
+    out.print(f"look at: [bold]{output}[/bold]")
+
+
+@app.command()
 def inspect(
     files: Files,
     axes: Axes = None,

@@ -1,13 +1,28 @@
-"""Pictures of what was done."""
+"""Pictures of what was done: a strip of panels, and one self-contained HTML page to look at and to trust or not."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import html
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
+
+from cosdd import checks
+from cosdd.checks import Checks, Light
+from cosdd.config import InputError
+from cosdd.denoise import Denoiser, Result, Settings
+from cosdd.images import Image
+from cosdd.model import COSDD
 
 CAPTION_HEIGHT, GAP, FONT_SIZE = 26, 6, 15
 INK, PAPER = (230, 230, 230), (24, 24, 24)
@@ -35,3 +50,287 @@ def side_by_side(
         write.text((left + 2, 4), caption, fill=INK, font=font)
         left += panel.width + GAP
     sheet.save(path)
+
+
+# --------------------------------------------------------------------------------------------- HTML page
+
+MOST_PLANES = 24  # shown; all are checked
+LARGEST_EDGE = 1024  # pixels shown of a larger plane, from its middle
+FLICKERING = 4  # single samples shown
+SAMPLES = 20
+QUALITY = 80  # of the pictures, WebP: to look at, not to measure
+WORDS: dict[Light, str] = {"green": "good", "yellow": "look", "red": "wrong"}
+VERDICTS: dict[Light, str] = {
+    "green": "Nothing speaks against this result.",
+    "yellow": "Mostly good; look closely where the light is yellow.",
+    "red": "Do not use this result before the red point is settled.",
+}
+VIEWS = {
+    "compare": "Left of the divider the noisy image, right of it the denoised one; drag it.",
+    "noisy": "The noisy image.",
+    "denoised": "The denoised image.",
+    "difference": "What was taken away: noisy minus denoised. It should look like noise and show no structure.",
+    "std": "Standard deviation: how uncertain the denoised image is, brighter is less certain.",
+    "flicker": "Single samples, each a clean image that explains the noisy one equally well: what flickers is unsure.",
+}
+
+
+def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str], overwrite: bool) -> Iterator[float]:
+    """Denoise a file and write the report on it; yields the share done.
+
+    facts: what to say about how it was made, beside what the model file knows. Raises InputError for images that
+    the model cannot denoise or that have no rows and columns, and where ``path`` exists or cannot be written.
+    """
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already: choose another name with -o, or add --overwrite")
+    if denoiser.spatial == "X":
+        raise InputError(f"{image.path or 'the array'}: a report shows images with rows and columns, not single lines")
+    frames = denoiser.frames(image)
+    draws = isinstance(denoiser.checkpoint.network, COSDD)
+    asked = Settings(samples=SAMPLES, save_samples=FLICKERING) if draws else Settings()
+    results: list[Result] = []
+    for part in denoiser.stream(frames, asked):
+        if isinstance(part, Result):
+            results.append(part)
+        else:
+            yield 0.9 * part
+    mean = np.stack([result.mean for result in results])
+    std = np.stack([result.std for result in results if result.std is not None])
+    samples = np.stack([result.samples for result in results if result.samples is not None], 1) if draws else None
+    model = denoiser.checkpoint.settings.model
+    found = checks.examine(
+        np.asarray(frames), mean, std, model.noise_axis, denoiser.checkpoint.statistics, checks.inspected(image)
+    )
+    text = _filled(denoiser, image, frames, mean, std, samples, found, facts)
+    yield 0.99
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}): choose another place with -o") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    yield 1.0
+
+
+def _filled(
+    denoiser: Denoiser,
+    image: Image,
+    frames: np.ndarray,
+    mean: np.ndarray,
+    std: np.ndarray,
+    samples: np.ndarray | None,
+    found: Checks,
+    facts: Mapping[str, str],
+) -> str:
+    trained = denoiser.checkpoint
+    worst = checks.worst(found.answers)
+    rows = [
+        f'<li><span class="light {c.light}">{WORDS[c.light]}</span>'
+        f"<span><strong>{html.escape(c.question)}</strong> {html.escape(c.answer)}.</span></li>"
+        for c in found.answers
+    ]
+    made = {
+        "image": image.describe(),
+        "method": f"{trained.settings.method}, noise axis {trained.settings.model.noise_axis}",
+        "training": f"{trained.steps} steps, {trained.seconds:.0f} s, cosdd {trained.version}",
+    } | dict(facts)
+    if trained.settings.method != "cosdd":
+        made["learned noise"] = "; ".join(noise.describe() for noise in denoiser.noise())
+    settings = {
+        f"{section}.{name}": value
+        for section, values in trained.settings.model_dump().items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+    }
+    holes = {
+        "title": html.escape(image.path.name if image.path else "array"),
+        "subtitle": "Denoised by cosdd, which learned from noisy images alone.",
+        "verdict": VERDICTS[worst],
+        "checks": "".join(rows),
+        "charts": "".join(_charts(trained.history, found, frames, mean, std)),
+        "facts": _table(made),
+        "settings": _table(settings),
+        "data": _data(image, frames, mean, std, samples),
+    }
+    text = resources.files("cosdd").joinpath("report.html").read_text(encoding="utf-8")
+    pieces = text.split("@")  # one pass: what is filled in is never searched for holes
+    return "".join(holes.get(piece, f"@{piece}@") if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    return "".join(
+        f'<tr><th scope="row">{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>'
+        for name, value in rows.items()
+    )
+
+
+def _data(image: Image, frames: np.ndarray, mean: np.ndarray, std: np.ndarray, samples: np.ndarray | None) -> str:
+    """The pictures and names that the page's script needs, as JSON that cannot end the script element."""
+    space = frames.shape[2:]
+    depth = space[0] if len(space) == 3 else 1
+    planes = [(n, z) for n in range(len(frames)) for z in range(depth)]
+    if len(planes) > MOST_PLANES:
+        planes = [planes[i] for i in np.linspace(0, len(planes) - 1, MOST_PLANES).round().astype(int)]
+    height, width = (min(size, LARGEST_EDGE) for size in space[-2:])
+    middle = tuple(
+        slice((size - shown) // 2, (size + shown) // 2) for size, shown in zip(space[-2:], (height, width), strict=True)
+    )
+    channels = frames.shape[1]
+
+    def cut(stack: np.ndarray, n: int, c: int, z: int) -> np.ndarray:
+        plane = stack[n, c, z] if len(space) == 3 else stack[n, c]
+        return np.asarray(plane[middle], np.float64)
+
+    shown = []
+    for n, z in planes:
+        row = []
+        for c in range(channels):
+            noisy, denoised, spread = (cut(stack, n, c, z) for stack in (frames, mean, std))
+            low, high = np.percentile(denoised, (0.1, 99.9))
+            margin = 0.1 * (high - low) + 1e-12
+            limits = (low - margin, high + margin)
+            reach = float(np.percentile(np.abs(noisy - denoised), 99.5)) or 1.0
+            most = float(np.percentile(spread, 99.9)) or 1.0
+            entry: dict[str, Any] = {
+                "noisy": _picture(noisy, limits),
+                "denoised": _picture(denoised, limits),
+                "difference": _picture(noisy - denoised, (-reach, reach)),
+                "std": _picture(spread, (0, most)),
+                "range": {
+                    **dict.fromkeys(("compare", "noisy", "denoised"), f"Black {limits[0]:.4g}, white {limits[1]:.4g}."),
+                    "difference": f"Black {-reach:.4g}, white {reach:.4g}.",
+                    "std": f"Black 0, white {most:.4g}.",
+                },
+            }
+            if samples is not None:
+                entry["samples"] = [_picture(cut(sample, n, c, z), limits) for sample in samples]
+            row.append(entry)
+        shown.append(row)
+    total = len(frames) * depth
+    numbers = {(n, z): n * depth + z + 1 for n, z in planes}
+    views = {name: text for name, text in VIEWS.items() if name != "flicker" or samples is not None}
+    found = {
+        "width": width,
+        "height": height,
+        "planes": shown,
+        "names": [f"{numbers[plane]} of {total}" for plane in planes],
+        "channels": list(image.channel_names) or [f"channel {c}" for c in range(channels)],
+        "views": views,
+    }
+    return json.dumps(found).replace("<", "\\u003c")
+
+
+def _picture(plane: np.ndarray, limits: tuple[float, float]) -> str:
+    grey = np.clip((plane - limits[0]) / max(limits[1] - limits[0], 1e-12), 0, 1)
+    file = io.BytesIO()
+    Picture.fromarray(np.round(grey * 255).astype(np.uint8)).save(file, "WEBP", quality=QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _charts(
+    history: Sequence[Mapping[str, float]], found: Checks, frames: np.ndarray, mean: np.ndarray, std: np.ndarray
+) -> Iterator[str]:
+    lags = np.arange(1, len(found.along))
+    yield chart(
+        "Correlation of what was taken away: along the noise axis it is that of the noise, across it should be none.",
+        "lag (pixels)",
+        {"along": (lags, found.along[1:]), "across": (lags, found.across[1:])},
+        zero=True,
+    )
+    yield chart(
+        "Mean of what was taken away, by the brightness of the neighbouring rows: it should be none. "
+        "Dashed: a tenth of the noise.",
+        "grey value",
+        {"mean": (found.brightness, found.bias)},
+        zero=True,
+        dashed=[(found.brightness, sign * 0.1 * found.spread) for sign in (1, -1)],
+    )
+    noisy_line, line, spread = (_middle_line(stack[0, 0]) for stack in (np.asarray(frames), mean, std))
+    x = np.arange(len(line))
+    yield chart(
+        "The middle row of the first image: noisy, denoised. Dashed: two standard deviations.",
+        "pixel",
+        {"noisy": (x, noisy_line), "denoised": (x, line)},
+        dashed=[(x, line + sign * 2 * spread) for sign in (1, -1)],
+    )
+    name = next((n for n in ("elbo", "nll") if history and all(n in entry for entry in history)), None)
+    if name and len(history) > 1:
+        seconds = np.array([entry["seconds"] for entry in history])
+        values = np.array([entry[name] for entry in history])
+        words = {"elbo": "higher is better", "nll": "lower is better"}[name]
+        yield chart(f"Training: {name} on fixed crops, nats per pixel; {words}.", "seconds", {name: (seconds, values)})
+
+
+def _middle_line(frame: np.ndarray) -> np.ndarray:
+    frame = np.asarray(frame, np.float64)
+    while frame.ndim > 1:
+        frame = frame[len(frame) // 2]
+    return frame[:LARGEST_EDGE]
+
+
+INKS = ("#c2570c", "#1f5fa8")
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def chart(
+    caption: str, x_title: str, curves: Mapping[str, Curve], zero: bool = False, dashed: Sequence[Curve] = ()
+) -> str:
+    """A line chart as SVG in a figure. curves: name -> (x, y). zero: show the line y = 0."""
+    width, height, left, right, top, bottom = 460, 260, 64, 12, 26, 40
+    everything = [*curves.values(), *dashed]
+    xs, ys = (np.concatenate([np.asarray(c[i], np.float64) for c in everything]) for i in (0, 1))
+    ys = ys[np.isfinite(ys)]
+    x_low, x_high = float(xs.min()), float(xs.max())
+    y_low, y_high = (float(ys.min()), float(ys.max())) if len(ys) else (0.0, 1.0)
+    if zero:
+        y_low, y_high = min(y_low, 0.0), max(y_high, 0.0)
+    pad = 0.06 * (y_high - y_low) or 1.0
+    y_low, y_high, x_high = y_low - pad, y_high + pad, x_high if x_high > x_low else x_low + 1
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (
+            left + (x - x_low) / (x_high - x_low) * (width - left - right),
+            height - bottom - (y - y_low) / (y_high - y_low) * (height - top - bottom),
+        )
+
+    def path(curve: Curve, ink: str, more: str = "") -> str:
+        points = [place(float(x), float(y)) for x, y in zip(*curve, strict=True) if np.isfinite(y)]
+        d = "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+        return f'<path d="{d}" fill="none" stroke="{ink}" stroke-width="1.8" stroke-linejoin="round" {more}/>'
+
+    parts = []
+    for value in _ticks(y_low, y_high):
+        _, y = place(x_low, value)
+        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e4e8ed"/>')
+        parts.append(f'<text x="{left - 7}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>')
+    for value in _ticks(x_low, x_high):
+        x, _ = place(value, y_low)
+        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 17}" text-anchor="middle">{value:.4g}</text>')
+    if zero:
+        _, y = place(x_low, 0)
+        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#1c2430"/>')
+    parts += [path(curve, INKS[-1], 'stroke-dasharray="4 4" opacity=".7"') for curve in dashed]
+    inks = INKS if len(curves) > 1 else INKS[1:]
+    for index, ((name, curve), ink) in enumerate(zip(curves.items(), inks, strict=True)):
+        parts.append(path(curve, ink))
+        parts.append(f'<text x="{left + 110 * index}" y="16" fill="{ink}" font-weight="600">{html.escape(name)}</text>')
+    parts.append(f'<text x="{(left + width) / 2}" y="{height - 5}" text-anchor="middle">{html.escape(x_title)}</text>')
+    label = html.escape(caption, quote=True)
+    return (
+        f'<figure><svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}" font-size="12" '
+        f'font-family="system-ui, sans-serif" fill="#5a6675">{"".join(parts)}</svg>'
+        f"<figcaption>{label}</figcaption></figure>"
+    )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """About five round numbers between low and high."""
+    rough = (high - low) / 5
+    unit = 10 ** np.floor(np.log10(rough))
+    step = unit * min((1, 2, 5, 10), key=lambda factor: abs(np.log(factor * unit / rough)))
+    first = int(np.ceil(low / step))
+    return [round(k * step, 12) for k in range(first, int(np.floor(high / step)) + 1)]

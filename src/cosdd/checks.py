@@ -1,0 +1,219 @@
+"""Can this result be trusted? Checks of a denoised image against its noisy one, without a clean image.
+
+What denoising took away, noisy - denoised, has to look like the noise: as much of it as there is noise, none of the
+structure, and on average nothing at any brightness.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+from cosdd import inspection, noisefloor
+from cosdd.data import Statistics
+from cosdd.images import Image
+
+Light = Literal["green", "yellow", "red"]
+_SEVERITY: dict[Light, int] = {"green": 0, "yellow": 1, "red": 2}
+LAGS = 10
+ACROSS = 3  # lags across the noise axis that are looked at for structure
+BRIGHTNESSES = 10
+FEW = 100  # pixels in a class of brightness; fewer are no evidence
+
+# Beyond the first limit yellow, beyond the second red.
+REMOVED = (1.25, 1.7)  # factor between the noise that was taken away and the noise that is there, either way
+STRUCTURE = (0.06, 0.15)  # correlation of the residual across the noise axis
+BIAS = (0.1, 0.25)  # mean of the residual at a brightness, in standard deviations of the residual
+OTHER_MEAN, OTHER_SPREAD = (0.5, 3.0), (1.5, 4.0)  # in standard deviations of the training images; as a factor
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, the answer as a light and in words, and the figure behind it."""
+
+    question: str
+    light: Light
+    figure: float
+    answer: str
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Checks, and the curves that they rest on. Grey values; lags in pixels."""
+
+    answers: tuple[Check, ...]
+    along: np.ndarray  # (1 + LAGS,) autocorrelation of the residual along the noise axis
+    across: np.ndarray  # the same across it
+    brightness: np.ndarray  # (classes,) mean of the denoised image, by brightness of the neighbouring lines
+    bias: np.ndarray  # (classes,) mean of the residual there
+    spread: np.ndarray  # (classes,) standard deviation of the residual there
+
+
+def examine(
+    noisy: np.ndarray,
+    denoised: np.ndarray,
+    std: np.ndarray | None,
+    noise_axis: str,
+    trained_on: Statistics,
+    inspected: inspection.Inspection | None = None,
+) -> Checks:
+    """Check (n, c, *space) images in grey values, at least two-dimensional, of one file.
+
+    std: posterior standard deviation, where there is one. noise_axis: "x", "y", "z" or "none" (then x).
+    inspected: what `inspect` found in the noisy file.
+    """
+    axis = {"x": -1, "y": -2, "z": -3, "none": -1}[noise_axis]
+    noisy = np.moveaxis(noisy.astype(np.float64), axis, -1)
+    denoised = np.moveaxis(denoised.astype(np.float64), axis, -1)
+    residual = noisy - denoised
+    variance = np.zeros_like(denoised) if std is None else np.moveaxis(np.square(std, dtype=np.float64), axis, -1)
+    channels = range(noisy.shape[1])
+    along, across = (np.stack([_correlation(residual[:, c], where) for c in channels]) for where in (-1, -2))
+    curves = [_by_brightness(noisy[:, c], denoised[:, c], residual[:, c]) for c in channels]
+    worst = int(np.argmax([np.abs(bias / spread).max() for _, bias, spread in curves]))
+    checks = [
+        _removed(noisy, denoised, residual, variance),
+        _structure(across),
+        _bias(*curves[worst]),
+        _likeness(noisy, trained_on),
+    ]
+    if inspected is not None:
+        checks.append(_axis(inspected, noise_axis))
+    shown = int(np.argmax(across[:, 1 : 1 + ACROSS].max(1)))
+    return Checks(tuple(checks), along[shown], across[shown], *curves[worst])
+
+
+def inspected(image: Image) -> inspection.Inspection | None:
+    """What `inspect` finds; None for images it cannot say anything about."""
+    return inspection.inspect_image(image, "YX") if {"Y", "X"} <= set(image.axes) else None
+
+
+def worst(answers: Sequence[Check]) -> Light:
+    """The light that decides."""
+    return functools.reduce(_worse, (check.light for check in answers), "green")
+
+
+def _worse(one: Light, other: Light) -> Light:
+    return one if _SEVERITY[one] > _SEVERITY[other] else other
+
+
+def _light(value: float, limits: tuple[float, float]) -> Light:
+    return "green" if value <= limits[0] else "yellow" if value <= limits[1] else "red"
+
+
+def _removed(noisy: np.ndarray, denoised: np.ndarray, residual: np.ndarray, variance: np.ndarray) -> Check:
+    """The residual of a right posterior mean has the variance of the noise less that of the posterior."""
+    question = "Is the noise gone?"
+    floor = noisefloor.measure(list(noisy), -1)
+    if floor is None:
+        return Check(question, "yellow", float("nan"), "too few rows to measure how much noise there is")
+    shares = []
+    for c in range(noisy.shape[1]):
+        noise = np.interp(denoised[:, c], floor.signal[c], floor.covariance[c, :, 0]).mean()
+        shares.append((residual[:, c].var() + variance[:, c].mean()) / max(noise, 1e-12))
+    share = float(max(shares, key=lambda value: abs(np.log(max(value, 1e-6)))))
+    light = _light(max(share, 1 / max(share, 1e-6)), REMOVED)
+    doubtful = floor.structure.mean(1).max() > noisefloor.GUESS
+    percent = f"what was taken away is {share:.0%} of the noise that is measured in the noisy image"
+    if doubtful and light == "green":
+        light, percent = "yellow", percent + "; but fine texture is strong there, so that measure is a guess"
+    answer = {
+        "green": percent,
+        "yellow": percent,
+        "red": f"{percent}: " + ("noise is left" if share < 1 else "more than the noise was taken away"),
+    }
+    return Check(question, light, share, answer[light])
+
+
+def _structure(across: np.ndarray) -> Check:
+    """Noise is independent from line to line; what neighbours share is structure of the image.
+
+    Only what they share with the same sign: any average over lines leaves a little of the noise of each in the
+    others, and so a negative correlation.
+    """
+    worst = max(0.0, float(across[:, 1 : 1 + ACROSS].max()))
+    light = _light(worst, STRUCTURE)
+    words = {
+        "green": "neighbouring lines of what was taken away have nothing in common, as noise should",
+        "yellow": "neighbouring lines of what was taken away have a little in common: look there for lost structure",
+        "red": "what was taken away holds structure, or noise that is not independent from line to line",
+    }
+    return Check("Is the structure intact?", light, worst, f"{words[light]} (correlation {worst:.2f})")
+
+
+def _bias(brightness: np.ndarray, bias: np.ndarray, spread: np.ndarray) -> Check:
+    relative = np.abs(bias / spread)
+    worst = int(np.argmax(relative))
+    light = _light(float(relative[worst]), BIAS)
+    words = {"green": "kept", "yellow": "shifted a little", "red": "shifted"}
+    return Check(
+        "Is the brightness kept?",
+        light,
+        float(relative[worst]),
+        f"grey values are {words[light]}: by at most {bias[worst]:+.3g} (around {brightness[worst]:.4g}), "
+        f"{relative[worst]:.2f} standard deviations of the noise",
+    )
+
+
+def _likeness(noisy: np.ndarray, trained_on: Statistics) -> Check:
+    axes = (0, *range(2, noisy.ndim))
+    mean, std = noisy.mean(axes), noisy.std(axes)
+    there, spread = np.asarray(trained_on.mean), np.asarray(trained_on.std)
+    shift = float((np.abs(mean - there) / spread).max())
+    factor = float(np.exp(np.abs(np.log(np.maximum(std, 1e-12) / spread)).max()))
+    light = _worse(_light(shift, OTHER_MEAN), _light(factor, OTHER_SPREAD))
+    words = {
+        "green": "brightness and contrast are those of the training images",
+        "yellow": "brightness or contrast differ from those of the training images: compare with a model of its own",
+        "red": "these images are not like the training images: train a model on them",
+    }
+    figures = f"mean {shift:.2g} standard deviations away, contrast {factor:.2g}-fold"
+    return Check("Is the model made for this image?", light, max(shift, factor - 1), f"{words[light]} ({figures})")
+
+
+def _axis(found: inspection.Inspection, noise_axis: str) -> Check:
+    question = "Is the noise axis right?"
+    if found.axis == noise_axis:
+        return Check(question, "green", 1.0, f"noise axis {noise_axis}, as the noisy image shows")
+    if found.axis == "none":
+        answer = f"the noisy image shows white noise; the model's axis, {noise_axis}, does no harm"
+        return Check(question, "green", 1.0, answer)
+    light: Light = "yellow" if noise_axis == "z" else "red"  # z is not looked at
+    answer = f"the noisy image shows noise along {found.axis}, the model was trained for {noise_axis}"
+    return Check(question, light, 0.0, f"{answer}: train again with --noise-axis {found.axis}")
+
+
+def _correlation(residual: np.ndarray, axis: int) -> np.ndarray:
+    """Autocorrelation at lags 0 to LAGS, pooled over everything else; 0 beyond the length of the axis."""
+    values = np.moveaxis(residual - residual.mean(), axis, -1)
+    power = max(float(np.mean(values**2)), 1e-30)
+    length = values.shape[-1]
+    lags = [np.mean(values[..., : length - lag] * values[..., lag:]) if lag < length else 0 for lag in range(LAGS + 1)]
+    return np.array(lags) / power
+
+
+def _by_brightness(
+    noisy: np.ndarray, denoised: np.ndarray, residual: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of the denoised image and of the residual, and its spread, by the brightness of the neighbouring lines.
+
+    Not by that of the denoised image: where it kept some noise it is bright and the residual, too, is positive, in
+    the best of estimates. Other lines share no noise with the residual.
+    """
+    others = np.array([1, 1, 1, 0, 1, 1, 1]) / 6
+    brightness = ndimage.correlate1d(ndimage.gaussian_filter1d(noisy, 2.0, axis=-1), others, axis=-2)
+    edges = np.quantile(brightness, np.linspace(0, 1, BRIGHTNESSES + 1)[1:-1])
+    where = np.searchsorted(edges, brightness.ravel())
+    count = np.bincount(where, minlength=BRIGHTNESSES)
+    used = count >= max(1, min(FEW, residual.size // (2 * BRIGHTNESSES)))
+    count = np.maximum(count, 1)
+    values = residual.ravel()
+    mean = np.bincount(where, values, BRIGHTNESSES) / count
+    squares = np.bincount(where, values**2, BRIGHTNESSES) / count
+    level = np.bincount(where, denoised.ravel(), BRIGHTNESSES) / count
+    return level[used], mean[used], np.sqrt(np.maximum(squares - mean**2, 1e-30))[used]

@@ -1,0 +1,92 @@
+"""The lights turn red for what is wrong, and stay green for what is right."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from cosdd import checks, simulate
+from cosdd.data import measure
+from cosdd.specimen import specimen
+
+CLEAN = specimen(8, 128, 3)
+NOISY = simulate.heavy(CLEAN, np.random.default_rng(0))
+
+
+def examined(denoised, noisy=NOISY, axis="x", std=None, trained_on=None):
+    noisy = noisy[:, None]
+    spread = None if std is None else std[:, None]
+    statistics = trained_on or measure([noisy])
+    return checks.examine(noisy, denoised[:, None], spread, axis, statistics)
+
+
+def light(found, word):
+    return next(check for check in found.answers if word in check.question).light
+
+
+def test_the_truth_is_green_in_every_point():
+    found = examined(CLEAN)
+    assert checks.worst(found.answers) == "green", found.answers
+    true_noise = NOISY - CLEAN
+    lag_one = (true_noise[..., 1:] * true_noise[..., :-1]).mean() / true_noise.var()
+    assert found.along[1] == pytest.approx(lag_one, abs=0.01)
+    assert found.across[1] == pytest.approx(0, abs=0.02)
+
+
+def test_an_image_that_kept_its_noise_is_caught():
+    assert light(examined(0.7 * NOISY + 0.3 * CLEAN), "noise gone") == "red"
+
+
+def test_what_is_unsure_counts_as_noise_that_was_understood():
+    """A posterior mean takes away less than the noise, by the variance that it states."""
+    keep = 0.3
+    denoised = CLEAN + keep * (NOISY - CLEAN)
+    noise = NOISY - CLEAN
+    std = np.sqrt(1 - (1 - keep) ** 2) * ndimage.gaussian_filter(np.abs(noise), (0, 5, 5)) * np.sqrt(np.pi / 2)
+    shares = [examined(denoised, std=given).answers[0].figure for given in (None, std)]
+    assert shares[0] < 0.6
+    assert shares[1] == pytest.approx(1, abs=0.1)
+
+
+def test_an_oversmoothed_image_is_caught():
+    assert light(examined(ndimage.gaussian_filter(CLEAN, (0, 4, 4))), "structure") == "red"
+
+
+def test_shifted_brightness_is_caught():
+    assert light(examined(CLEAN), "brightness") == "green"
+    assert light(examined(0.8 * CLEAN), "brightness") == "red"
+    assert light(examined(CLEAN + 0.15 * NOISY.std()), "brightness") != "green"
+
+
+def test_noise_along_columns_is_examined_along_columns():
+    columns = examined(CLEAN.swapaxes(1, 2), NOISY.swapaxes(1, 2), "y")
+    np.testing.assert_allclose(columns.along, examined(CLEAN).along)
+    assert checks.worst(columns.answers) == "green"
+    assert light(examined(CLEAN.swapaxes(1, 2), NOISY.swapaxes(1, 2), "x"), "structure") == "red"
+
+
+def test_the_wrong_axis_is_named():
+    from cosdd.images import from_array
+
+    noisy = simulate.heavy(np.repeat(CLEAN[:1], 8, 0), np.random.default_rng(1))
+    inspected = checks.inspected(from_array(noisy, "TYX"))
+    found = checks.examine(noisy[:, None], noisy[:, None] * 0.9, None, "y", measure([noisy[:, None]]), inspected)
+    assert light(found, "axis") == "red"
+    assert "--noise-axis x" in found.answers[-1].answer
+
+
+def test_images_unlike_the_training_images_are_named():
+    other = measure([NOISY[:, None] * 10 + 50])
+    assert light(examined(CLEAN, trained_on=other), "made for") == "red"
+
+
+def test_few_rows_are_no_evidence_but_no_fault():
+    found = examined(CLEAN[:, :8], NOISY[:, :8])
+    assert light(found, "noise gone") == "yellow"
+    assert np.isfinite(found.across).all()
+
+
+def test_the_worst_channel_speaks():
+    noisy = np.stack([NOISY, NOISY], 1)
+    denoised = np.stack([CLEAN, 0.7 * NOISY + 0.3 * CLEAN], 1)
+    found = checks.examine(noisy, denoised, None, "x", measure([noisy]))
+    assert light(found, "noise gone") == "red"

@@ -1,0 +1,195 @@
+"""The report: one page that opens anywhere, shows what it says and lets nothing of a file's names in as code."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import tifffile
+import tiny
+from typer.testing import CliRunner
+
+from cosdd import checkpoint, report
+from cosdd.cli import app
+from cosdd.config import InputError
+from cosdd.denoise import Denoiser
+from cosdd.images import from_array
+
+BROWSER = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite(tmp_path / "noisy.tif", tiny.stripes(5)[:, 0], metadata={"axes": "TYX"})
+    checkpoint.save(tiny.checkpoint(1050.0, 100.0), tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def cosdd(*line):
+    return CliRunner().invoke(app, ["report", *line])
+
+
+def data(text):
+    return json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text, re.S)[1])
+
+
+class Balanced(HTMLParser):
+    """Collects elements; fails where one is not closed."""
+
+    VOID = ("meta", "img", "input", "br", "link", "hr")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_command_writes_one_page_that_needs_no_network(folder):
+    done = cosdd("model.safetensors", "noisy.tif")
+    assert done.exit_code == 0, done.output
+    text = (folder / "noisy.html").read_text()
+    assert "noisy.html" in done.output
+    parser = Balanced()
+    parser.feed(text)
+    assert not parser.open
+    assert len(set(parser.ids)) == len(parser.ids)
+    assert not re.search(r"(src|href)=.https?:|@import|fetch\(|XMLHttp", text)
+    assert "default-src 'none'" in text
+    assert "@" not in re.sub(r"<script.*?</script>", "", text, flags=re.S)  # every hole is filled
+    for question in ("noise gone", "structure intact", "brightness kept", "noise axis"):
+        assert question in text
+    assert not list(folder.glob(".*"))
+    again = cosdd("model.safetensors", "noisy.tif")
+    assert isinstance(again.exception, InputError)
+    assert cosdd("model.safetensors", "noisy.tif", "--overwrite").exit_code == 0
+
+
+def test_samples_flicker_only_where_the_model_draws_them(folder):
+    cosdd("model.safetensors", "noisy.tif")
+    found = data((folder / "noisy.html").read_text())
+    assert "flicker" in found["views"]
+    assert len(found["planes"][0][0]["samples"]) == report.FLICKERING
+    assert len(set(found["planes"][0][0]["samples"])) == report.FLICKERING
+
+
+def made(tmp_path, frames, axes, channel_names=(), name="name.tif", **model):
+    from dataclasses import replace
+
+    image = replace(from_array(frames, axes), channel_names=channel_names, path=tmp_path / name)
+    path = tmp_path / "page.html"
+    shares = list(report.page(Denoiser(tiny.checkpoint(0.0, 1.0, **model)), image, path, {}, overwrite=True))
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    return path.read_text()
+
+
+def test_planes_of_volumes_and_channels_are_all_there(tmp_path):
+    rng = np.random.default_rng(0)
+    text = made(tmp_path, rng.normal(size=(2, 3, 16, 32, 32)), "TCZYX", ("a", "b", "c"), channels=3, dimensions=3)
+    found = data(text)
+    assert found["channels"] == ["a", "b", "c"]
+    assert len(found["planes"]) == report.MOST_PLANES
+    assert (found["names"][0], found["names"][-1]) == ("1 of 32", "32 of 32")
+    assert all(len(plane) == 3 for plane in found["planes"])
+
+
+def test_names_cannot_become_code(tmp_path):
+    evil = "</script><script>alert(1)</script>"
+    frames = np.random.default_rng(0).normal(size=(2, 1, 32, 32))
+    text = made(tmp_path, frames, "TCYX", (evil,), "<img src=x onerror=alert(2)>@data@.tif".replace("/", ""))
+    assert "<script>alert" not in text
+    assert "<img src=x" not in text
+    assert data(text)["channels"] == [evil]
+    assert text.count('"planes"') == 1
+
+
+def test_single_lines_are_refused(tmp_path):
+    with pytest.raises(InputError, match="rows and columns"):
+        list(
+            report.page(
+                Denoiser(tiny.checkpoint(dimensions=1, noise_axis="x")),
+                from_array(np.zeros((3, 64)), "YX"),
+                tmp_path / "p.html",
+                {},
+                False,
+            )
+        )
+
+
+def test_what_cannot_be_written_is_said(folder):
+    done = cosdd("model.safetensors", "noisy.tif", "-o", "noisy.tif/page.html")
+    assert isinstance(done.exception, InputError)
+    done = cosdd("model.safetensors", "noisy.tif", "-o", "page.pdf")
+    assert ".html" in str(done.exception)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.7, 12.1), (1e-5, 3e-5), (0, 81234)])
+def test_ticks_are_few_and_round(low, high):
+    ticks = report._ticks(low, high)
+    assert 3 <= len(ticks) <= 11
+    assert all(low <= tick <= high for tick in ticks)
+
+
+def test_a_chart_of_one_constant_value_still_draws():
+    text = report.chart("caption", "x", {"flat": (np.arange(3), np.zeros(3))}, zero=True)
+    assert "nan" not in text
+    assert "flat" in text
+
+
+PROBE = """
+<script>
+window.onerror = (message) => { document.title = "FAILED " + message; };
+window.addEventListener("load", () => {
+  const seen = [];
+  const state = () => [at("under").src, at("over").hidden, at("divider").style.left, at("stage").style.width].join();
+  const changed = (name, act) => { const before = state(); act(); seen.push(name + "=" + (state() !== before)); };
+  for (const button of at("views").children)
+    if (button.value !== "compare" && button.value !== "flicker") changed(button.value, () => button.click());
+  changed("compare", () => at("views").children[0].click());
+  for (const button of [...at("zooms").children].slice(1)) changed(button.textContent, () => button.click());
+  const move = (id, value, kind) => { at(id).value = value; at(id).dispatchEvent(new Event(kind)); };
+  changed("divider", () => move("where", 20, "input"));
+  changed("plane", () => move("plane", 1, "input"));
+  if (data.channels.length > 1) changed("channel", () => move("channel", 1, "change"));
+  const box = at("stage").getBoundingClientRect();
+  const pointer = new PointerEvent("pointermove", {buttons: 1, clientX: box.left + 5});
+  changed("drag", () => at("stage").dispatchEvent(pointer));
+  changed("flicker", () => { at("views").lastElementChild.click(); });
+  const before = state();
+  setTimeout(() => {
+    seen.push("flickers=" + (state() !== before));
+    document.title += " PROBED " + seen.join(" ");
+  }, 600);
+});
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_every_control_does_something_in_a_real_browser(tmp_path):
+    rng = np.random.default_rng(0)
+    text = made(tmp_path, rng.normal(size=(3, 2, 32, 32)), "TCYX", channels=2)
+    page = tmp_path / "probed.html"
+    page.write_text(text.replace("<title>", PROBE.replace("at(", "document.getElementById(") + "<title>", 1))
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", page.as_uri()]
+    shown = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=os.environ | {"HOME": str(tmp_path)}
+    )
+    title = re.search(r"<title>(.*?)</title>", shown.stdout, re.S)[1]
+    assert "FAILED" not in title
+    assert "PROBED" in title, shown.stderr[-500:]
+    assert "false" not in title, title
+    assert "CONSOLE" not in shown.stderr, shown.stderr
