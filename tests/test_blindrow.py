@@ -55,6 +55,34 @@ def test_windows_of_a_wide_image_agree_with_the_whole_row():
         assert (windowed - whole).abs().max() < 0.02
 
 
+@pytest.mark.parametrize(("axis", "dimensions"), [("x", 2), ("y", 2), ("z", 3)])
+@pytest.mark.parametrize("lines", [331, 500])
+def test_strips_of_a_large_image_equal_the_whole(axis, dimensions, lines):
+    model = trained_looking(features=(4, 4, 4), dimensions=dimensions, noise_axis=axis).double()
+    torch.nn.init.normal_(model.network.down[0][0].residual[3].weight, std=0.3)  # no branch is silent
+    torch.nn.init.normal_(model.network.down[2][0].residual[3].weight, std=0.3)
+    shape = {"x": (lines, 18), "y": (18, lines), "z": (9, 5, lines)}[axis]
+    x = torch.randn(1, 1, *shape, dtype=torch.float64)
+    if axis == "z":
+        x = x.movedim(-1, -2)  # the lines are those along y
+    whole = model.posterior(x)
+    used = list(model._strips(lines, x.numel() // lines, 1000))
+    assert len(used) >= 2 if lines == 500 else used
+    for pixels in (1000, 5000):
+        for part, expected in zip(model.posterior(x, pixels=pixels), whole, strict=True):
+            torch.testing.assert_close(part, expected, rtol=0, atol=1e-11)
+
+
+def test_a_halo_that_is_too_short_would_show():
+    model = trained_looking(features=(4, 4, 4)).double()
+    for level in model.network.down:
+        torch.nn.init.normal_(level[0].residual[3].weight, std=0.3)
+    x = torch.randn(1, 1, 500, 18, dtype=torch.float64)
+    whole = model.posterior(x)[0]
+    model._strips = lambda *_: [(slice(a, a + 100), slice(max(0, a - 16), a + 116)) for a in range(0, 500, 100)]
+    assert (model.posterior(x)[0] - whole).abs().max() > 1e-6
+
+
 def test_evidence_and_its_gradient_are_those_of_a_multivariate_normal():
     torch.manual_seed(0)
 

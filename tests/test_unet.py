@@ -55,3 +55,20 @@ def test_grey_values_are_not_rounded_inside_mixed_precision():
         assert net(x).dtype == torch.float32
     assert seen[0].dtype == torch.float32
     torch.testing.assert_close(seen[0], x, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("features", [[4], [4, 4], [4, 4, 4], [4, 4, 4, 4]])
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_reach_is_how_far_a_pixel_matters(features, blocks):
+    """What is not a number spreads to everything it touches, even where a weight is zero."""
+    net = UNet(1, 1, 1, features, blocks)
+    size, furthest = 40 * net.stride + 8 * net.reach, 0
+    middle = size // 2
+    for pixel in range(middle, middle + net.stride):
+        x = torch.zeros(1, 1, size)
+        x[..., pixel] = float("nan")
+        touched = net(x)[0, 0].isnan().nonzero().flatten()
+        assert touched.min() > 0
+        assert touched.max() < size - 1
+        furthest = max(furthest, int((touched - pixel).abs().max()))
+    assert net.reach - net.stride < furthest <= net.reach

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -303,14 +304,41 @@ class BlindRow(nn.Module):
 
     @torch.no_grad()
     def posterior(
-        self, x: Float[Tensor, "b c *space"], window: int = 128, batch: int = 1024
+        self, x: Float[Tensor, "b c *space"], window: int = 128, batch: int = 1024, pixels: int = 1 << 22
     ) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]:
         """Mean and standard deviation of the clean image given the noisy one.
 
         Rows are solved in windows of that many pixels, half overlapping, of which the middle is kept: what lies
-        more than `window / 4` pixels away does not matter. `batch` rows at a time bound the memory.
+        more than `window / 4` pixels away does not matter. `batch` rows at a time and strips of about that many
+        `pixels` bound the memory; the result does not depend on them.
         """
         x = x.movedim(self.axis, -1)
+        mean, std = torch.empty_like(x), torch.empty_like(x)
+        for strip, seen in self._strips(x.shape[-2], x.numel() // x.shape[-2], pixels):
+            inside = slice(strip.start - seen.start, strip.stop - seen.start)
+            for result, part in zip((mean, std), self._strip(x[..., seen, :], window, batch), strict=True):
+                result[..., strip, :] = part[..., inside, :]
+        return mean.movedim(-1, self.axis), std.movedim(-1, self.axis)
+
+    def _strips(self, lines: int, line: int, pixels: int) -> Iterator[tuple[slice, slice]]:
+        """Strips of lines, and the lines that matter to each. `line`: pixels in a line of the whole batch.
+
+        Both begin where lattice and U-Net fall into step with those of the whole image.
+        """
+        step = self.period * self.network.stride
+        halo = -(-(self.network.reach + 1) * self.period // step) * step
+        height = max(2 * halo, pixels // line // step * step)
+        if lines <= height + 2 * halo:
+            yield slice(0, lines), slice(0, lines)
+            return
+        for start in range(0, lines, height):
+            stop = min(start + height, lines)
+            yield slice(start, stop), slice(max(0, start - halo), min(lines, stop + halo))
+
+    def _strip(
+        self, x: Float[Tensor, "b c *space"], window: int, batch: int
+    ) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]:
+        """`posterior` of an image whose noise axis is the last."""
         mean, std = torch.empty_like(x), torch.empty_like(x)
         for offset in range(min(self.period, x.shape[-2])):
             rows = x[..., offset :: self.period, :]
@@ -328,7 +356,7 @@ class BlindRow(nn.Module):
             for result, parts in zip((mean, std), zip(*solved, strict=True), strict=True):
                 whole = torch.cat(parts, 1).unflatten(1, (len(x), *rows.shape[2:-1]))
                 result[..., offset :: self.period, :] = whole.movedim(0, 1)
-        return mean.movedim(-1, self.axis), std.movedim(-1, self.axis)
+        return mean, std
 
     def _solve(
         self,

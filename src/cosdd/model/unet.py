@@ -35,6 +35,7 @@ class UNet(nn.Module):
         def stack(width: int) -> nn.Sequential:
             return nn.Sequential(*(PlainBlock(dimensions, width, padding=padding) for _ in range(blocks)))
 
+        self.blocks = blocks
         self.stem = Stem(convolution(dimensions, inputs, features[0], padding=padding))
         self.down = nn.ModuleList(stack(f) for f in features)
         self.halve = nn.ModuleList(CONVOLUTION[dimensions](a, b, 2, stride=2) for a, b in steps)
@@ -48,6 +49,21 @@ class UNet(nn.Module):
     def stride(self) -> int:
         """Pixels of the image to one of the coarsest level."""
         return 2 ** len(self.halve)
+
+    @property
+    def reach(self) -> int:
+        """No pixel further away than this matters for a result, wherever both lie (to tile images exactly)."""
+        block = 2 * self.blocks  # two 3-wide convolutions in each
+
+        def entering(radius: int, level: int) -> int:
+            """Radius of the input of a level, in its pixels, that its output needs within `radius`."""
+            if level == len(self.halve):
+                return radius + block
+            radius += block
+            coarser = entering(-(-radius // 2), level + 1)
+            return 2 * coarser + 1 + block
+
+        return entering(0, 0) + 1  # and the stem
 
     def forward(self, x: Float[Tensor, "b i *space"]) -> Float[Tensor, "b o *space"]:
         space = x.shape[2:]
