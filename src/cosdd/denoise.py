@@ -211,8 +211,12 @@ class Denoiser:
         for index in range(len(frames)):
             x = torch.from_numpy(statistics.normalise(frames[index : index + 1])).to(where)
             if isinstance(network, BlindRow):
-                with self._arithmetic(where):
-                    mean, std = network.posterior(x)
+                strips = network.posterior_by_strips(x)
+                share, mean, std = 0.0, x, None
+                while share < 1:
+                    with self._arithmetic(where):
+                        share, mean, std = next(strips)
+                    yield (index + share) / len(frames)
                 yield self._result(mean, std, [])
             elif settings.direct:
                 with self._arithmetic(where):

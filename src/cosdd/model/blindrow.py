@@ -302,7 +302,6 @@ class BlindRow(nn.Module):
             "blind_mse": (row - mean).detach().square().mean(),
         }
 
-    @torch.no_grad()
     def posterior(
         self, x: Float[Tensor, "b c *space"], window: int = 128, batch: int = 1024, pixels: int = 1 << 22
     ) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]:
@@ -312,13 +311,21 @@ class BlindRow(nn.Module):
         more than `window / 4` pixels away does not matter. `batch` rows at a time and strips of about that many
         `pixels` bound the memory; the result does not depend on them.
         """
+        *_, (_, mean, std) = self.posterior_by_strips(x, window, batch, pixels)
+        return mean, std
+
+    @torch.no_grad()
+    def posterior_by_strips(
+        self, x: Float[Tensor, "b c *space"], window: int = 128, batch: int = 1024, pixels: int = 1 << 22
+    ) -> Iterator[tuple[float, Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]]:
+        """`posterior` while it grows, for those who want to know how far it is: yields (share done, mean, std)."""
         x = x.movedim(self.axis, -1)
         mean, std = torch.empty_like(x), torch.empty_like(x)
         for strip, seen in self._strips(x.shape[-2], x.numel() // x.shape[-2], pixels):
             inside = slice(strip.start - seen.start, strip.stop - seen.start)
             for result, part in zip((mean, std), self._strip(x[..., seen, :], window, batch), strict=True):
                 result[..., strip, :] = part[..., inside, :]
-        return mean.movedim(-1, self.axis), std.movedim(-1, self.axis)
+            yield strip.stop / x.shape[-2], mean.movedim(-1, self.axis), std.movedim(-1, self.axis)
 
     def _strips(self, lines: int, line: int, pixels: int) -> Iterator[tuple[slice, slice]]:
         """Strips of lines, and the lines that matter to each. `line`: pixels in a line of the whole batch.
