@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -56,42 +59,71 @@ def write_all(
     overwrite: bool,
     show: Callable[[float], None],
 ) -> list[str]:
-    """Collect the frames of one image and write its files. Returns a line for each file."""
-    means: list[np.ndarray] = []
-    stds: list[np.ndarray] = []
-    samples: list[np.ndarray] = []
-    for part in parts:
-        if not isinstance(part, Result):
-            show(part)
-            continue
-        means.append(part.mean)
-        if wanted.std and part.std is not None:
-            stds.append(part.std)
-        if part.samples is not None:
-            samples.append(part.samples)
-    spatial = "ZYX"[-(means[0].ndim - 1) :]
-    lines = []
-    for suffix in wanted.suffixes():
-        if suffix == "":
-            frames = np.stack(means)
-        elif suffix == "_std":
-            frames = np.stack(stds)
-        else:
-            number = int(suffix.removeprefix("_sample")) - 1
-            frames = np.stack([sample[number] for sample in samples])
-        pixels, remark = _converted(images.from_samples(frames, image, spatial), image, wanted, suffix)
-        target = images.output_path(path, folder, suffix)
-        images.write(target, pixels, image, overwrite)
-        lines.append(f"{target}: {pixels.dtype}{remark}")
+    """Write the files of one image while its frames arrive. Returns a line for each file.
+
+    Memory holds a frame, however many there are: frames wait for the last of them in nameless files on the disk
+    they will be written to, which vanish by themselves, also after a kill.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            waiting: dict[str, _Waiting] = {}
+            for suffix in wanted.suffixes():
+                file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+                waiting[suffix] = _Waiting(_kind(image, wanted, suffix), file)
+            for part in parts:
+                if not isinstance(part, Result):
+                    show(part)
+                    continue
+                for suffix, frame in _frames(part, wanted):
+                    waiting[suffix].add(frame)
+            lines = []
+            for suffix, frames in waiting.items():
+                spatial = "ZYX"[-(len(frames.shape) - 1) :]
+                target = images.output_path(path, folder, suffix)
+                images.write(target, images.from_samples(frames.all(), image, spatial), image, overwrite)
+                remark = "" if frames.kind.kind == "f" else f", rounded, {frames.clipped} pixel(s) clipped"
+                lines.append(f"{target}: {frames.kind}{remark}")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error}): choose another with -o") from None
     return lines
 
 
-def _converted(pixels: np.ndarray, image: Image, wanted: Wanted, suffix: str) -> tuple[np.ndarray, str]:
-    kind = image.data.dtype
-    if wanted.dtype == "float32" or kind.kind == "f" or suffix == "_std":
-        return pixels, ""
-    limits = np.iinfo(kind)
-    rounded = np.rint(pixels.astype(np.float64))  # float32 cannot hold the limits of 32-bit integers
-    outside = int(np.count_nonzero((rounded < limits.min) | (rounded > limits.max)))
-    clipped = np.clip(rounded, limits.min, limits.max).astype(kind)
-    return clipped, f", rounded, {outside} pixel(s) clipped"
+def _frames(part: Result, wanted: Wanted) -> Iterator[tuple[str, np.ndarray]]:
+    yield "", part.mean
+    if wanted.std and part.std is not None:
+        yield "_std", part.std
+    if wanted.samples and part.samples is not None:
+        yield from ((f"_sample{i + 1}", part.samples[i]) for i in range(wanted.samples))
+
+
+def _kind(image: Image, wanted: Wanted, suffix: str) -> np.dtype:
+    """Dtype of a file: float32, or the integer type of the input where that is asked for; never for a spread."""
+    keep = wanted.dtype == "same" and image.data.dtype.kind != "f" and suffix != "_std"
+    return image.data.dtype.newbyteorder("=") if keep else np.dtype(np.float32)
+
+
+class _Waiting:
+    """Frames (c, *space) in the order in which they came, on disk until all are there."""
+
+    def __init__(self, kind: np.dtype, file: IO[bytes]):
+        self.kind, self.clipped, self.count = kind, 0, 0
+        self.shape: tuple[int, ...] = ()
+        self.file = file
+
+    def add(self, frame: np.ndarray) -> None:
+        self.shape, self.count = frame.shape, self.count + 1
+        if self.kind.kind != "f":
+            limits = np.iinfo(self.kind)
+            frame = np.rint(frame.astype(np.float64))  # float32 cannot hold the limits of 32-bit integers
+            self.clipped += int(np.count_nonzero((frame < limits.min) | (frame > limits.max)))
+            highest = float(limits.max)
+            if highest > limits.max:  # 2^64 - 1 is no float64, and the next one would wrap around to 0
+                highest = float(np.nextafter(highest, 0))
+            frame = np.clip(frame, limits.min, highest)
+        self.file.write(np.ascontiguousarray(frame, dtype=self.kind).data)
+
+    def all(self) -> np.ndarray:
+        """(n, c, *space), still on disk."""
+        self.file.flush()
+        return np.memmap(self.file, self.kind, "r", shape=(self.count, *self.shape))
