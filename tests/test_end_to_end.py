@@ -272,3 +272,31 @@ def test_version_and_help():
     done = process("--help")
     assert done.returncode == 0
     assert all(verb in done.stdout for verb in ("train", "denoise", "inspect", "demo"))
+
+
+def test_a_killed_batch_goes_on_where_it_was(trained, stack, tmp_path):
+    _, model = trained
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pixels = tifffile.imread(stack)
+    for index in range(4):
+        tifffile.imwrite(folder / f"{index}.tif", np.roll(pixels, index, 0), metadata={"axes": "TYX"})
+    assert cosdd("denoise", model, folder, "-o", tmp_path / "whole", "--std") == 0
+
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "cosdd", "denoise", model, folder, "-o", out, "--std"]
+    running = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
+    while not (out / "0.tif").exists() and running.poll() is None:
+        time.sleep(0.002)
+    running.kill()
+    running.wait()
+    assert not (out / "3_std.tif").exists()
+    finished = {path: path.stat().st_mtime_ns for path in out.glob("0*.tif")} if (out / "0_std.tif").exists() else {}
+    broken = (folder / "2.tif").read_bytes()
+    (folder / "2.tif").write_bytes(broken[:200])
+    assert cosdd("denoise", model, folder, "-o", out, "--std", "--resume") == 1  # the others are done
+    (folder / "2.tif").write_bytes(broken)
+    assert cosdd("denoise", model, folder, "-o", out, "--std", "--resume") == 0
+    for path in (tmp_path / "whole").iterdir():
+        np.testing.assert_array_equal(tifffile.imread(out / path.name), tifffile.imread(path))
+    assert all(path.stat().st_mtime_ns == then for path, then in finished.items())

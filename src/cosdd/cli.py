@@ -150,6 +150,7 @@ def denoise(
     ] = "float32",
     axes: Axes = None,
     seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip files whose results are there already.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write denoised images with the names, axes and pixel sizes of the noisy ones."""
@@ -165,7 +166,13 @@ def denoise(
     if std and samples < 2 and denoiser.checkpoint.settings.method == "cosdd":
         raise InputError("--std needs at least two samples: raise --samples")
     paths = images.find(files)
-    outputs.refuse_collisions(paths, output, wanted, overwrite)
+    outputs.refuse_collisions(paths, output, wanted, overwrite or resume)
+    count = len(paths)
+    if resume:
+        todo = [path for path in paths if not outputs.done(path, output, wanted)]
+        out.print(f"{count - len(todo)} of {count} file(s) have their results already")
+        # A file with some of its results was being written when the run ended: results appear one after the other.
+        paths, overwrite = todo, True
     failed = 0
     began = time.perf_counter()
     for path in paths:
@@ -178,7 +185,7 @@ def denoise(
                     denoiser.stream(frames, asked), image, path, output, wanted, overwrite, show
                 )
         except InputError as error:
-            if len(paths) == 1:
+            if count == 1:
                 raise
             failed += 1
             _complain(error)
@@ -187,7 +194,8 @@ def denoise(
             out.print(f"  {line}")
     out.print(f"denoised {len(paths) - failed} of {len(paths)} file(s) in {time.perf_counter() - began:.0f} s")
     if failed:
-        raise typer.Exit(2 if failed == len(paths) else 1)
+        out.print(f"{failed} failed, each for the reason above; the others are done")
+        raise typer.Exit(2 if failed == count else 1)
 
 
 @app.command()

@@ -50,6 +50,11 @@ def refuse_collisions(paths: Sequence[Path], folder: Path, wanted: Wanted, overw
             taken[target] = path
 
 
+def done(path: Path, folder: Path, wanted: Wanted) -> bool:
+    """Are all results of this input there? Each appeared complete."""
+    return all(images.output_path(path, folder, suffix).exists() for suffix in wanted.suffixes())
+
+
 def write_all(
     parts: Iterator[Result | float],
     image: Image,
