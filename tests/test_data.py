@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from tiny import frames, settings, stripes
 
 from cosdd import data
@@ -310,6 +311,32 @@ def test_the_noise_axis_is_measured_where_it_is_not_given(axis):
     ready = prepare(pixels if axis == "x" else pixels.swapaxes(1, 2).copy(), noise_axis="auto")
     assert ready.settings.model.noise_axis == axis
     assert ready.inspection is not None
+
+
+def test_a_wrong_axis_is_said_before_the_time_is_spent():
+    pixels = stripes(8, 96, 96)[:, 0]
+    assert prepare(pixels, noise_axis="x").notes == ()
+    (note,) = prepare(pixels, noise_axis="y").notes
+    assert "try --noise-axis x" in note
+    assert prepare(pixels, noise_axis="auto").notes == ()
+
+
+def test_noise_along_both_axes_is_said():
+    rng = np.random.default_rng(0)
+    noise = ndimage.gaussian_filter(rng.normal(size=(12, 96, 96)), (0, 1, 1))
+    notes = prepare((500 + 300 * noise).astype(np.float32), noise_axis="auto").notes
+    assert any("both axes" in note for note in notes)
+
+
+def test_saturated_pixels_are_said():
+    pixels = stripes(8, 96, 96)[:, 0]
+    (note,) = prepare(np.minimum(pixels, np.quantile(pixels, 0.97)).astype(np.uint16), noise_axis="x").notes
+    assert "saturated" in note
+
+
+def test_little_data_is_said():
+    (note,) = prepare(stripes(2, 64, 64)[:, 0], noise_axis="x").notes
+    assert "8,192 pixels" in note
 
 
 def test_a_noise_axis_in_the_settings_counts_where_the_command_says_auto():

@@ -64,7 +64,7 @@ def train(
     sources = [noisy] if isinstance(noisy, str | Path) or not isinstance(noisy, Sequence) else list(noisy)
     ready = data.prepare(sources, axes, noise_axis, preset, settings or {}, given)
     run = training.start(ready.settings, ready.frames)
-    for note in () if quiet else run.notes:
+    for note in () if quiet else (*ready.notes, *run.notes):
         progress.out.print(f"note: {note}")
     try:
         with nullcontext() if quiet else progress.bar("training") as show:

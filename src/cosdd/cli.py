@@ -99,7 +99,7 @@ def train(
         for line in ready.inspection.lines():
             out.print(f"  {line}")
     run = training.start(ready.settings, ready.frames)
-    _describe_run(run)
+    _describe_run(run, ready.notes)
     if begun:
         snapshot.restore(run, saved)
         out.print(f"continuing after {run.step} steps, {run.seconds:.0f} s")
@@ -414,7 +414,7 @@ def _layers(
     return layers
 
 
-def _describe_run(run: Run) -> None:
+def _describe_run(run: Run, notes: Sequence[str]) -> None:
     from cosdd import device
 
     settings, frames = run.settings, run.frames
@@ -428,7 +428,7 @@ def _describe_run(run: Run) -> None:
         f"{count / 1e6:.1f} M parameters; "
         f"{len(frames.train)} frames ({held}), crops {crop}; {run.fabric.device.type}, {bits}; budget {budget}"
     )
-    for note in run.notes:
+    for note in (*notes, *run.notes):
         out.print(f"note: {note}")
 
 

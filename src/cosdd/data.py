@@ -20,6 +20,8 @@ from cosdd.inspection import Inspection, inspect_image
 DEFAULT_CROP = {1: 1024, 2: 64, 3: 32}  # pixels along each edge, by dimensions
 SMALLEST_EDGE = 12  # pixels; less holds no structure to tell from noise
 ENOUGH_FRAMES = 10  # to hold some out for validation
+FEW_PIXELS = 40_000  # for training, in all
+MUCH_SATURATED = 0.01
 STREAM_BYTES = 64 * 2**20  # pixels looked at together when statistics are streamed
 
 
@@ -200,6 +202,7 @@ class Ready:
     frames: Frames
     images: tuple[Image, ...]
     inspection: Inspection | None  # the evidence for the noise axis, where it was measured
+    notes: tuple[str, ...] = ()  # what about the images speaks against a good result
 
 
 def prepare(
@@ -261,7 +264,36 @@ def prepare(
     found = {"dimensions": dimensions, "channels": channels, "noise_axis": noise_axis}
     settings = config.build(preset, *layers, {"method": method, "model": found})
     frames = Frames.split(arrays, settings.train.validation, settings.train.seed)
-    return Ready(settings, frames, tuple(read), inspection)
+    return Ready(settings, frames, tuple(read), inspection, _doubts(arrays, found["noise_axis"], inspection, read[0]))
+
+
+def _doubts(
+    arrays: Sequence[np.ndarray], noise_axis: str, inspection: Inspection | None, image: Image
+) -> tuple[str, ...]:
+    """What a user should know before spending the time: each says what to do."""
+    notes = []
+    pixels = sum(array.size for array in arrays)
+    if pixels < FEW_PIXELS:
+        notes.append(f"only {pixels:,} pixels: little to learn from; give more images of the same kind")
+    if inspection is None:
+        try:
+            inspection = inspect_image(image, "YX")
+        except InputError:  # too small to tell, or without rows and columns
+            return tuple(notes)
+    if inspection.axis not in ("none", noise_axis) and noise_axis != "z":  # z was not looked at
+        notes.append(
+            f"the noise axis is given as {noise_axis}, but the images say: {inspection.verdict}. With the wrong axis "
+            f"noise stays in the image: try --noise-axis {inspection.axis}"
+        )
+    if "both axes" in inspection.verdict:
+        notes.append(inspection.verdict)
+    saturated = inspection.evidence.saturated
+    if saturated > MUCH_SATURATED:
+        notes.append(
+            f"{saturated:.1%} of the pixels are saturated: their noise is cut off, and bright parts will come out too "
+            "dark; leave such images out, or record with less light"
+        )
+    return tuple(notes)
 
 
 def gather(sources: Sequence[np.ndarray | Image | str | Path], axes: str | None) -> list[Image]:
