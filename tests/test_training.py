@@ -139,7 +139,8 @@ def test_validation_judges_each_image_by_itself(monkeypatch):
         shaken(run.network, 1.0)
         training.follow(run)
         found.append(training.validate(run))
-    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    # Float32, and other sizes of batches take other algorithms; statistics of a batch would differ by tens of per cent.
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
 def test_batch_norm_goes_on_learning_after_a_validation():
