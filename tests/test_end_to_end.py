@@ -300,3 +300,12 @@ def test_a_killed_batch_goes_on_where_it_was(trained, stack, tmp_path):
     for path in (tmp_path / "whole").iterdir():
         np.testing.assert_array_equal(tifffile.imread(out / path.name), tifffile.imread(path))
     assert all(path.stat().st_mtime_ns == then for path, then in finished.items())
+
+
+def test_images_unlike_the_training_images_are_named(trained, stack, tmp_path, capsys):
+    _, model = trained
+    pixels = tifffile.imread(stack)
+    for name, array in (("same", pixels), ("other", (pixels * 5.0 + 4000).astype(np.float32))):
+        tifffile.imwrite(tmp_path / f"{name}.tif", array, metadata={"axes": "TYX"})
+        assert cosdd("denoise", model, tmp_path / f"{name}.tif", "-o", tmp_path / "out", "--samples", 2) == 0
+        assert ("train a model on them" in capsys.readouterr().out) == (name == "other")

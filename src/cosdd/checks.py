@@ -80,7 +80,7 @@ def examine(
         _removed(noisy, denoised, residual, variance),
         _structure(across),
         _bias(*curves[worst]),
-        _likeness(noisy, trained_on),
+        likeness(noisy, trained_on),
     ]
     if inspected is not None:
         checks.append(_axis(inspected, noise_axis))
@@ -160,7 +160,9 @@ def _bias(brightness: np.ndarray, bias: np.ndarray, spread: np.ndarray) -> Check
     )
 
 
-def _likeness(noisy: np.ndarray, trained_on: Statistics) -> Check:
+def likeness(noisy: np.ndarray, trained_on: Statistics) -> Check:
+    """Are (n, c, *space) images like those that a model was trained on? Of many, some are looked at."""
+    noisy = noisy[:: max(1, len(noisy) // 8)].astype(np.float64)
     axes = (0, *range(2, noisy.ndim))
     mean, std = noisy.mean(axes), noisy.std(axes)
     there, spread = np.asarray(trained_on.mean), np.asarray(trained_on.std)

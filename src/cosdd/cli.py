@@ -154,7 +154,7 @@ def denoise(
     overwrite: Overwrite = False,
 ) -> None:
     """Write denoised images with the names, axes and pixel sizes of the noisy ones."""
-    from cosdd import images, outputs
+    from cosdd import checks, images, outputs
     from cosdd.denoise import Denoiser
     from cosdd.denoise import Settings as DenoiseSettings
 
@@ -180,6 +180,9 @@ def denoise(
             image = images.read(path, axes)
             frames = denoiser.frames(image)
             out.print(image.describe())
+            like = checks.likeness(frames, denoiser.checkpoint.statistics)
+            if like.light != "green":
+                out.print(f"note: {like.answer}")
             with progress.bar("denoising") as show:
                 written = outputs.write_all(
                     denoiser.stream(frames, asked), image, path, output, wanted, overwrite, show
