@@ -49,10 +49,15 @@ def test_posterior_is_the_dense_gaussian_one():
 
 
 def test_windows_of_a_wide_image_agree_with_the_whole_row():
+    """To a few per cent of what is unsure anyway; the offset of a row, which has no range, is all that is cut off."""
     model = trained_looking()
     x = torch.randn(1, 1, 8, 300)
-    for windowed, whole in zip(model.posterior(x), model.posterior(x, window=300), strict=True):
-        assert (windowed - whole).abs().max() < 0.02
+    whole, unsure = model.posterior(x, window=300)
+    for windowed, expected in zip(model.posterior(x), (whole, unsure), strict=True):
+        assert ((windowed - expected) / unsure).abs().max() < 0.05
+    model.noise.log_offset.data.fill_(-30.0)
+    for windowed, expected in zip(model.posterior(x), model.posterior(x, window=300), strict=True):
+        assert ((windowed - expected) / unsure).abs().max() < 0.005
 
 
 @pytest.mark.parametrize(("axis", "dimensions"), [("x", 2), ("y", 2), ("z", 3)])

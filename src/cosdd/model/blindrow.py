@@ -303,7 +303,7 @@ class BlindRow(nn.Module):
         }
 
     def posterior(
-        self, x: Float[Tensor, "b c *space"], window: int = 128, batch: int = 1024, pixels: int = 1 << 22
+        self, x: Float[Tensor, "b c *space"], window: int = 64, batch: int = 2048, pixels: int = 1 << 22
     ) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]:
         """Mean and standard deviation of the clean image given the noisy one.
 
@@ -316,7 +316,7 @@ class BlindRow(nn.Module):
 
     @torch.no_grad()
     def posterior_by_strips(
-        self, x: Float[Tensor, "b c *space"], window: int = 128, batch: int = 1024, pixels: int = 1 << 22
+        self, x: Float[Tensor, "b c *space"], window: int = 64, batch: int = 2048, pixels: int = 1 << 22
     ) -> Iterator[tuple[float, Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]]:
         """`posterior` while it grows, for those who want to know how far it is: yields (share done, mean, std)."""
         x = x.movedim(self.axis, -1)
@@ -380,14 +380,14 @@ class BlindRow(nn.Module):
             signal = signal_covariance(factors[..., span], self._kernels(row[..., span]))
             total = signal + self.noise.covariance(mean[..., span])
             total.diagonal(dim1=-2, dim2=-1).mul_(1 + NUGGET)
-            cholesky = torch.linalg.cholesky(total)
-            half = torch.linalg.solve_triangular(cholesky, signal, upper=False)
-            residual = torch.linalg.solve_triangular(cholesky, (row - mean)[..., span, None], upper=False)
-            variance = signal.diagonal(dim1=-2, dim2=-1) - half.square().sum(-2)
             # A later window overwrites the rim of the one before it, except for the rim of its own.
-            keep = slice(0 if start == 0 else window // 4, window)
-            posterior_mean[..., span][..., keep] = (mean[..., span] + (half.mT @ residual)[..., 0])[..., keep]
-            posterior_std[..., span][..., keep] = variance.clamp_min(0)[..., keep].sqrt()
+            keep = slice(0 if start == 0 else window // 4, window if start + window == width else window - window // 4)
+            cholesky = torch.linalg.cholesky(total)
+            half = torch.linalg.solve_triangular(cholesky, signal[..., keep], upper=False)
+            residual = torch.linalg.solve_triangular(cholesky, (row - mean)[..., span, None], upper=False)
+            variance = signal.diagonal(dim1=-2, dim2=-1)[..., keep] - half.square().sum(-2)
+            posterior_mean[..., span][..., keep] = mean[..., span][..., keep] + (half.mT @ residual)[..., 0]
+            posterior_std[..., span][..., keep] = variance.clamp_min(0).sqrt()
         return posterior_mean, posterior_std
 
     @torch.no_grad()
