@@ -5,7 +5,7 @@ The batch of step *t* is a pure function of (seed, t): a resumed run, or a run o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -37,16 +37,17 @@ class Statistics:
         """(n, c, *space) in any dtype -> float32, mean 0 and standard deviation 1 per channel."""
         mean, std = self._shaped(pixels)
         # float64 until the mean is gone: float32 cannot hold a small signal on a large offset.
-        return ((pixels.astype(np.float64) - mean) / std).astype(np.float32)
+        return _float32(pixels, lambda part: (part - mean) / std)
 
     def restore(self, pixels: np.ndarray) -> np.ndarray:
         """The inverse of ``normalise``, float32; also right for averages of normalised images."""
         mean, std = self._shaped(pixels)
-        return (pixels.astype(np.float64) * std + mean).astype(np.float32)
+        return _float32(pixels, lambda part: part * std + mean)
 
     def restore_std(self, pixels: np.ndarray) -> np.ndarray:
         """A standard deviation back in grey values, float32."""
-        return (pixels.astype(np.float64) * self._shaped(pixels)[1]).astype(np.float32)
+        std = self._shaped(pixels)[1]
+        return _float32(pixels, lambda part: part * std)
 
     def smallest_sigma(self) -> float:
         """Floor for the noise decoder in normalised units: about what rounding to grey steps alone gives."""
@@ -55,6 +56,16 @@ class Statistics:
     def _shaped(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         shape = (len(self.mean), *[1] * (pixels.ndim - 2))
         return np.reshape(self.mean, shape), np.reshape(self.std, shape)
+
+
+def _float32(pixels: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Compute pixel by pixel in float64, of large images a part at a time; (n, c, *space) in, float32 out."""
+    result = np.empty(pixels.shape, np.float32)
+    step = max(1, STREAM_BYTES // max(1, 8 * pixels[:, :, :1].size))
+    for start in range(0, pixels.shape[2], step):
+        part = pixels[:, :, start : start + step].astype(np.float64)
+        result[:, :, start : start + step] = work(part)
+    return result
 
 
 def measure(samples: Sequence[np.ndarray]) -> Statistics:
