@@ -23,6 +23,7 @@ _SEVERITY: dict[Light, int] = {"green": 0, "yellow": 1, "red": 2}
 LAGS = 10
 ACROSS = 3  # lags across the noise axis that are looked at for structure
 BRIGHTNESSES = 10
+ENOUGH_PIXELS = 1 << 22  # for a mean and a standard deviation
 FEW = 100  # pixels in a class of brightness; fewer are no evidence
 
 # Beyond the first limit yellow, beyond the second red.
@@ -162,7 +163,10 @@ def _bias(brightness: np.ndarray, bias: np.ndarray, spread: np.ndarray) -> Check
 
 def likeness(noisy: np.ndarray, trained_on: Statistics) -> Check:
     """Are (n, c, *space) images like those that a model was trained on? Of many, some are looked at."""
-    noisy = noisy[:: max(1, len(noisy) // 8)].astype(np.float64)
+    noisy = noisy[:: max(1, len(noisy) // 8)]
+    thin = max(1, int((noisy.size / ENOUGH_PIXELS) ** 0.5))
+    noisy = noisy[..., ::thin, ::thin] if noisy.ndim > 3 else noisy[..., :: thin**2]
+    noisy = noisy.astype(np.float64)
     axes = (0, *range(2, noisy.ndim))
     mean, std = noisy.mean(axes), noisy.std(axes)
     there, spread = np.asarray(trained_on.mean), np.asarray(trained_on.std)
