@@ -145,7 +145,14 @@ def test_demo_writes_pictures_model_and_summary(tmp_path):
         assert summary[name] > 0
     assert 14.5 < summary["psnr_noisy"] < 16.5
     names = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert {"before_after.png", "model.safetensors", "denoised.tif", "noisy_test.tif", "clean_test.tif"} <= names
+    assert {
+        "before_after.png",
+        "report.html",
+        "model.safetensors",
+        "denoised.tif",
+        "noisy_test.tif",
+        "clean_test.tif",
+    } <= names
     again = process("demo", "-o", tmp_path / "demo", *TINY)
     assert again.returncode == 2
     assert "--overwrite" in again.stderr

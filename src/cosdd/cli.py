@@ -372,7 +372,7 @@ def demo(
     gain = summary["psnr_denoised"] - summary["psnr_noisy"]
     over = summary["psnr_denoised"] - summary["psnr_gaussian"]
     out.print(f"gain over noisy {gain:+.2f} dB, over the best Gaussian filter {over:+.2f} dB")
-    out.print(f"look at: [bold]{output / 'before_after.png'}[/bold]")
+    out.print(f"look at: [bold]{output / 'before_after.png'}[/bold] and [bold]{output / 'report.html'}[/bold]")
     out.print(
         f"next: [bold]cosdd denoise {_quoted(str(output / 'model.safetensors'))} "
         f"{_quoted(str(output / 'noisy_test.tif'))} -o {_quoted(str(output / 'again'))} --std[/bold]"

@@ -26,7 +26,8 @@ def run(
 ) -> Iterator[training.Record | float | dict[str, Any]]:
     """Yields training records, then shares of the denoising done, then the summary.
 
-    Writes clean and noisy images, the model, the denoised images, a picture and ``summary.json`` to ``folder``.
+    Writes clean and noisy images, the model, the denoised images, a picture, a report and ``summary.json`` to
+    ``folder``.
     """
     began = time.perf_counter()
     if (folder / SUMMARY).exists() and not overwrite:
@@ -90,6 +91,9 @@ def run(
         "peak_memory_gb": 0.0,
     }
     picture(folder / "before_after.png", test_noisy, blurred, denoised, test_clean, summary)
+    shown = images.read(folder / "noisy_test.tif")
+    facts = {"gain": f"{summary['psnr_denoised'] - summary['psnr_noisy']:+.2f} dB, measured with the clean images"}
+    yield from report.page(denoiser, shown, folder / "report.html", facts, overwrite=True)
     summary["total_seconds"] = round(time.perf_counter() - began, 1)
     summary["peak_memory_gb"] = peak_memory_gb()
     (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
