@@ -178,7 +178,7 @@ def likeness(noisy: np.ndarray, trained_on: Statistics) -> Check:
         "yellow": "brightness or contrast differ from those of the training images: compare with a model of its own",
         "red": "these images are not like the training images: train a model on them",
     }
-    figures = f"mean {shift:.2g} standard deviations away, contrast {factor:.2g}-fold"
+    figures = f"mean {shift:.2f} standard deviations away, contrast {factor:.2f}-fold"
     return Check("Is the model made for this image?", light, max(shift, factor - 1), f"{words[light]} ({figures})")
 
 
