@@ -1,5 +1,7 @@
 """The lights turn red for what is wrong, and stay green for what is right."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -90,3 +92,15 @@ def test_the_worst_channel_speaks():
     denoised = np.stack([CLEAN, 0.7 * NOISY + 0.3 * CLEAN], 1)
     found = checks.examine(noisy, denoised, None, "x", measure([noisy]))
     assert light(found, "noise gone") == "red"
+
+
+def test_the_page_on_the_report_names_the_limits_in_use():
+    text = (Path(__file__).parents[1] / "docs" / "report.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| ")]
+    limits = {row[1]: (row[3], row[4]) for row in rows}
+    assert limits["Is the noise gone?"] == (f"a factor {checks.REMOVED[0]} either way", f"{checks.REMOVED[1]}")
+    assert limits["Is the structure intact?"] == tuple(f"{limit:.2f}".lstrip("0") for limit in checks.STRUCTURE)
+    assert limits["Is the brightness kept?"] == tuple(f"{limit:g}".lstrip("0") for limit in checks.BIAS)
+    yellow, red = limits["Was the model made for this image?"]
+    assert yellow == f"{checks.OTHER_MEAN[0]:g} standard deviations, a factor {checks.OTHER_SPREAD[0]:g}".lstrip("0")
+    assert red == f"{checks.OTHER_MEAN[1]:g}, {checks.OTHER_SPREAD[1]:g}"

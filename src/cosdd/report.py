@@ -236,8 +236,8 @@ def _charts(
 ) -> Iterator[str]:
     lags = np.arange(1, len(found.along))
     yield chart(
-        "Correlation of what was taken away. Along the noise axis: that of the noise. Across it: none, or a little below "
-        "(the best of averages leaves traces of each row in its neighbours); above is lost structure.",
+        "Correlation of what was taken away. Along the noise axis: that of the noise. Across it: none, or a little "
+        "below (the best of averages leaves traces of each row in its neighbours); above is lost structure.",
         "lag (pixels)",
         {"along": (lags, found.along[1:]), "across": (lags, found.across[1:])},
         zero=True,
