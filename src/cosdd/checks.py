@@ -179,7 +179,7 @@ def likeness(noisy: np.ndarray, trained_on: Statistics) -> Check:
         "red": "these images are not like the training images: train a model on them",
     }
     figures = f"mean {shift:.2f} standard deviations away, contrast {factor:.2f}-fold"
-    return Check("Is the model made for this image?", light, max(shift, factor - 1), f"{words[light]} ({figures})")
+    return Check("Was the model made for this image?", light, max(shift, factor - 1), f"{words[light]} ({figures})")
 
 
 def _axis(found: inspection.Inspection, noise_axis: str) -> Check:
