@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint gauntlet clean
 install: .venv/installed
 
 # torch first and by its pin, so that nothing else chooses another. On Linux without a GPU, point pip at a CPU
@@ -25,6 +25,9 @@ lint: install
 
 test: lint
 	$(BIN)/pytest
+
+gauntlet: install
+	COSDD_GAUNTLET=full $(BIN)/python -m pytest tests/gauntlet
 
 clean:
 	rm -rf .venv demo

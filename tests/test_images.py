@@ -386,3 +386,10 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path):
 )
 def test_output_path(tmp_path, name, result):
     assert images.output_path(tmp_path / name, tmp_path / "out", "_std") == tmp_path / "out" / result
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-40])
+def test_grey_values_beyond_32_bit_floats_are_refused(scale):
+    pixels = np.random.default_rng(0).normal(size=(16, 16)) * scale
+    with pytest.raises(InputError, match="multiply the image"):
+        images.check(images.from_array(pixels))

@@ -27,6 +27,8 @@ AXES = "TZCYX"  # ImageJ's order
 SPATIAL = {1: "X", 2: "YX", 3: "ZYX"}  # the axes that are space, by dimensions
 OTHER_AXES = "PIQRAHEVML"  # positions, unnamed sequences, angles, lifetimes, ...: all of them separate images
 
+_LARGEST = 1e18  # grey value: the square of a larger one does not fit into 32-bit floats
+
 _KINDS = f"an image ({', '.join(SUFFIXES)})"
 _UNITS = {  # name in `Image.unit`: (in metres or seconds, symbol in OME)
     "angstrom": (1e-10, "Å"),
@@ -131,8 +133,10 @@ def from_array(array: np.ndarray, axes: str | None = None) -> Image:
     return Image(array, _array_axes(array, axes, None, ("X", "YX", "TYX")))
 
 
-def check(image: Image) -> None:
+def check(image: Image, may_be_flat: bool = False) -> None:
     """Refuse what no model can learn from: NaN, infinity, one constant value, pixels that are no grey levels.
+
+    may_be_flat: let a constant image pass.
 
     Reads every pixel once, one plane at a time. Raises InputError.
     """
@@ -149,8 +153,14 @@ def check(image: Image) -> None:
             where = ", ".join(f"{a}={i}" for a, i in zip(image.axes, (*index, *bad[0]), strict=True))
             seen = f"NaN or infinite at {where} ({len(bad)} such in this plane)"
             raise _refusal(image.path, seen, "finite pixels", "Fiji: Process > Noise > Remove NaNs")
-    if low == high:
+    if low == high and not may_be_flat:
         raise _refusal(image.path, f"every pixel is {low:g}", "an image", "check that it was exported well")
+    if max(abs(float(low)), abs(float(high))) > _LARGEST or 0 < float(high) - float(low) < 1 / _LARGEST:
+        seen, expected = (
+            f"grey values from {low:g} to {high:g}",
+            f"values up to {_LARGEST:g} that differ by more than 0",
+        )
+        raise _refusal(image.path, seen, expected, "multiply the image by a constant")
 
 
 def to_samples(image: Image, spatial: str) -> np.ndarray:

@@ -238,6 +238,8 @@ def options(recipe: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def full_scale(paths: Sequence[Path], axes: str | None) -> float:
     """The grey value that counts as 1: 255 where all files hold 8 bits, 1 where none goes beyond, else the largest."""
     found = [images.read(path, axes) for path in paths]
+    for image in found:
+        images.check(image, may_be_flat=True)
     if all(image.data.dtype == np.uint8 for image in found):
         return 255.0
     largest = max(float(np.max(image.data)) for image in found)
@@ -281,7 +283,7 @@ def write_all(
     RECIPES[recipe](np.zeros((1, 1)), np.random.default_rng(0), **asked)
     for index, (path, (noisy, clean)) in enumerate(zip(paths, targets, strict=True)):
         image = images.read(path, axes)
-        images.check(image)
+        images.check(image, may_be_flat=True)
         missing = [axis for axis in "YX" if axis not in image.axes]
         if missing:
             raise InputError(f"{path}: axes {image.axes}, expected images with Y and X (say it with --axes)")
