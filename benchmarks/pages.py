@@ -1,6 +1,6 @@
 """Write what is generated into the pages: ``python -m benchmarks.pages``.
 
-The figures in README.md and docs/blind-row.md come from ``benchmarks/results``, the tables in docs/settings.md
+The figures in README.md, docs/blind-row.md and docs/reliability.md come from ``benchmarks/results``, the tables in docs/settings.md
 from ``cosdd.config``.
 """
 
@@ -176,7 +176,34 @@ def _read(name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def reliability() -> str:
+    return filled(ROOT / "docs" / "reliability.md", endured())
+
+
+def endured() -> list[str]:
+    """What `make gauntlet` and `python -m benchmarks.resume` found."""
+    lines = []
+    if entry := _read("gauntlet"):
+        found, commands = entry["results"], entry["results"]["commands"]
+        lines.append(
+            f"- Bad images: {found['bad images']}, {sum(commands.values()):,} commands: "
+            f"{', '.join(f'{count:,} {outcome}' for outcome, count in commands.items())}; "
+            f"{found['tracebacks']} tracebacks. (`{entry['command']}`; {_machine(entry)}.)"
+        )
+    if entry := _read("resume"):
+        runs = entry["results"]
+        kills, same = sum(run["kills"] for run in runs.values()), all(run["bit_identical"] for run in runs.values())
+        left = sum(len(run["left_behind"]) for run in runs.values())
+        lines.append(
+            f"- Killed trainings: {len(runs)} runs ({', '.join(runs)}), {kills} kills: weights "
+            f"{'identical bit for bit' if same else '**not identical**'}, {left} files left behind. "
+            f"(`{entry['command']}`; {_machine(entry)}.)"
+        )
+    return lines
+
+
 def main() -> None:
+    (ROOT / "docs" / "reliability.md").write_text(reliability(), encoding="utf-8")
     (ROOT / "README.md").write_text(readme(), encoding="utf-8")
     (ROOT / "docs" / "blind-row.md").write_text(blind_row(), encoding="utf-8")
     (ROOT / "docs" / "settings.md").write_text(settings(), encoding="utf-8")

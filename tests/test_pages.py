@@ -20,6 +20,12 @@ def test_figures_of_the_blind_row_page_are_the_measured_ones():
     )
 
 
+def test_figures_of_the_reliability_page_are_the_measured_ones():
+    assert (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8") == pages.reliability(), (
+        "run python -m benchmarks.pages"
+    )
+
+
 def test_settings_page_is_that_of_the_code():
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == pages.settings(), (
         "run python -m benchmarks.pages"
