@@ -1,7 +1,7 @@
 """Write what is generated into the pages: ``python -m benchmarks.pages``.
 
-The figures in README.md, docs/blind-row.md and docs/reliability.md come from ``benchmarks/results``, the tables in docs/settings.md
-from ``cosdd.config``.
+The figures in README.md, docs/blind-row.md and docs/reliability.md come from ``benchmarks/results``, the tables in
+docs/settings.md from ``cosdd.config``.
 """
 
 from __future__ import annotations
