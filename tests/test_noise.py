@@ -8,6 +8,7 @@ from tiny import shaken
 from torch.nn import functional as F
 
 from cosdd import config
+from cosdd.model import noise
 from cosdd.model.noise import LARGEST_SIGMA, CausalConvolution, NoiseDecoder, mixture_nll
 
 PAPER = {"layers": 8, "kernel": 5, "dilation": 2}
@@ -259,3 +260,73 @@ def test_it_learns_noise_correlated_along_the_line_with_either_sign(coefficient)
         optimiser.step()
     white, exact = 0.5 * math.log(2 * math.pi * math.e), 0.5 * math.log(2 * math.pi * math.e * 0.36)
     assert loss.item() < exact + 0.25 * (white - exact)
+
+
+# --------------------------------------------------------------------------------------------- sampling
+
+
+def naively(net: NoiseDecoder, axis: int, code: torch.Tensor, uniform: torch.Tensor, normal: torch.Tensor):
+    """One pixel of every line at a time, and the whole image through the decoder for each of them."""
+    drawn = torch.zeros_like(uniform)
+    for sample in range(len(drawn)):
+        for column in range(uniform.shape[axis]):
+            with torch.no_grad():
+                logits, means, sigmas = (part.select(axis, column) for part in net(drawn[sample], code))
+            weights = torch.softmax(logits, 2).cumsum(2)
+            chance = uniform[sample].select(axis, column).unsqueeze(2)
+            chosen = (weights[:, :, :-1] <= chance).sum(2, keepdim=True)
+            value = normal[sample].select(axis, column).unsqueeze(2)
+            value = means.gather(2, chosen) + sigmas.gather(2, chosen) * value
+            drawn[sample].select(axis, column).copy_(value.squeeze(2))
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "axis"),
+    [(1, "x"), (1, "none"), (2, "x"), (2, "y"), (2, "none"), (3, "x"), (3, "y"), (3, "z"), (3, "none")],
+)
+@pytest.mark.parametrize("asked", [{}, PAPER, {"layers": 2, "kernel": 2, "dilation": 3, "channels": 3}])
+def test_cached_sampling_is_naive_sampling(dimensions, axis, asked, monkeypatch):
+    """Draw by draw in float64, however many lines go together."""
+    monkeypatch.setitem(noise.LINES_AT_ONCE, "cpu", 10)
+    net = shaken(decoder(dimensions, noise_axis=axis, **asked), 0.3).double()
+    space = (4, 3, 23)[-dimensions:]
+    if axis in "yz" and dimensions > 1:
+        space = tuple(torch.tensor(space).roll(-1 if axis == "z" or dimensions == 2 else 1).tolist())
+    code = torch.randn(2, 2, *space, dtype=torch.float64)
+    shape = (3, 2, net.channels, *space)
+    uniform, normal = torch.rand(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    expected = naively(net, AXIS.get(axis, -1), code, uniform, normal)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(net.sample(code, uniform, normal), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_sampled_noise_has_the_correlation_that_was_learned():
+    """A decoder set by hand to x_i = -0.6 x_(i-1) + 0.8 e_i: no training, no luck."""
+    net = decoder(layers=1, kernel=2, components=1, features=2)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+        # features relu(x) and relu(-x) of the previous pixel; the mean is -0.6 of their difference
+        net.causal[0].layer.convolution.weight[:, 0, 0, 1] = torch.tensor([1.0, -1.0])
+        net.mix[0].weight[:, :, 0, 0] = torch.eye(2)
+        net.head.weight[1, :, 0, 0] = torch.tensor([-0.6, 0.6])
+        net.head.bias[2] = math.log(math.expm1(0.8 - float(net.smallest_sigma)))
+    shape = (2, 1, 1, 300, 300)
+    drawn = net.sample(torch.zeros(1, 2, 300, 300), torch.rand(shape), torch.randn(shape))[:, 0, 0, :, 20:]
+    assert float(drawn.var()) == pytest.approx(1.0, abs=0.02)
+    for lag, truth in ((1, -0.6), (2, 0.36), (3, -0.216)):
+        assert float((drawn[..., lag:] * drawn[..., :-lag]).mean()) == pytest.approx(truth, abs=0.02)
+    assert float((drawn[:, 1:] * drawn[:, :-1]).mean()) == pytest.approx(0, abs=0.02)
+
+
+def test_draws_come_from_all_gaussians_of_the_mixture():
+    """Weights .2, .5, .3 at -10, 0, 10; also for a chance of exactly 0 and the largest below 1."""
+    logits = torch.tensor([0.2, 0.5, 0.3]).log()[:, None].expand(3, 100_002)
+    means = torch.tensor([-10.0, 0.0, 10.0])[:, None].expand(3, 100_002)
+    chance = torch.cat([torch.rand(100_000), torch.tensor([0.0, 1 - 2**-24])])
+    values = noise.draw(logits, means, torch.full_like(means, 0.5), chance, torch.randn(100_002))
+    for place, weight in ((-10, 0.2), (0, 0.5), (10, 0.3)):
+        near = values[(values - place).abs() < 4]
+        assert len(near) / len(values) == pytest.approx(weight, abs=0.01)
+        assert float(near.std()) == pytest.approx(0.5, abs=0.02)
