@@ -1,0 +1,65 @@
+"""The table that compares methods.
+
+python -m benchmarks run --data DIR --methods all --budget 10m     rows that are done are not run again
+python -m benchmarks environment careamics                         what the methods of CAREamics need
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from cosdd.config import InputError, seconds
+
+
+def duration(text: str) -> float:
+    """Seconds of "90s", "10m" or "1.5h"."""
+    try:
+        value = float(seconds(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text}: more than 0 is needed")
+    return value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="The table that compares methods.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    run = verbs.add_parser("run", help="run methods on sets, write benchmarks/results/table.json")
+    run.add_argument("--data", help="folder of the images (default: COSDD_DATA)")
+    run.add_argument("--methods", default="all", help="all, or names after commas")
+    run.add_argument("--sets", default="all", help="all, or names after commas")
+    run.add_argument("--budget", default="10m", type=duration, help="training time of each method")
+    run.add_argument("--clock", default="wall", choices=["wall", "processor"], help="processor: on busy machines")
+    run.add_argument("--seeds", default=1, type=int)
+    run.add_argument("--test-images", default=40, type=int, help="of each simulated set")
+    run.add_argument("--limit", default="1h", type=duration, help="a method is ended after so long")
+    environment = verbs.add_parser("environment", help="make the environment of some methods")
+    environment.add_argument("name")
+    asked = parser.parse_args()
+    if getattr(asked, "data", None):
+        os.environ["COSDD_DATA"] = asked.data  # read when the sets are imported
+    from benchmarks.table import methods, sets
+    from benchmarks.table import run as table
+
+    try:
+        if asked.verb == "environment":
+            table.make_environment(asked.name)
+            return
+        chosen = list(methods.METHODS) if asked.methods == "all" else asked.methods.split(",")
+        images = list(sets.SETS) if asked.sets == "all" else asked.sets.split(",")
+        protocol = table.Protocol(asked.budget, asked.clock, asked.test_images, asked.limit)
+        table.run(chosen, images, asked.seeds, protocol, f"python -m benchmarks {' '.join(sys.argv[1:])}")
+    except InputError as error:
+        sys.exit(_fault(error))
+
+
+def _fault(error: InputError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    main()

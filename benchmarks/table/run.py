@@ -1,0 +1,194 @@
+"""The frame: every method on every set in a process of its own, every outcome a row of ``results/table.json``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import record
+from benchmarks.table import task as files
+from benchmarks.table.methods import METHODS, NEEDS, Method
+from benchmarks.table.sets import SETS, Set
+from cosdd import report
+from cosdd.config import InputError
+
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = ROOT / "benchmarks" / "environments"
+ENVIRONMENTS = Path(os.environ.get("COSDD_ENVIRONMENTS", ROOT / ".environments"))
+SHOWN, SHOWN_EDGE = "specimen-heavy", 96  # our own picture, so that it may be shown
+PICTURES = ROOT / "docs" / "images" / "table"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """budget: seconds of training. clock: see ``Task``. tested: test images. limit: seconds until a method is ended."""
+
+    budget: float
+    clock: str = "wall"
+    tested: int = 40
+    limit: float = 3600.0
+
+
+def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Protocol, command: str) -> None:
+    """Run what is missing; every row is written as soon as it is there."""
+    for kind, names, known in (("method", methods, METHODS), ("set", sets, SETS)):
+        for name in names:
+            if name not in known:
+                raise InputError(f"{kind} {name!r} is unknown: choose from {', '.join(known)}")
+    if protocol.clock == "processor" and os.environ.get("OMP_NUM_THREADS") != "1":
+        raise InputError("--clock processor counts every thread: set OMP_NUM_THREADS=1")
+    rows: list[Row] = record.earlier("table").get("rows", [])
+    for seed in range(seeds):
+        for set_name in sets:
+            found: Set | None = None
+            for name in methods:
+                method, key = METHODS[name], {"set": set_name, "method": name, "seed": seed}
+                terms = stated(method, protocol)
+                old = next((row for row in rows if key.items() <= row.items()), None)
+                if old and old["status"] == "done" and old["protocol"] == terms:
+                    continue
+                found = found or SETS[set_name](seed, protocol.tested)
+                row = key | {"protocol": terms} | attempt(method, found, seed, protocol)
+                rows = [other for other in rows if other is not old] + [row]
+                rows.sort(key=lambda row: (list(SETS).index(row["set"]), list(METHODS).index(row["method"])))
+                record.write("table", command, {"sets": said(rows), "rows": rows})
+                print(set_name, name, seed, row["status"], row.get("scores", ""), flush=True)
+
+
+def stated(method: Method, protocol: Protocol) -> dict[str, Any]:
+    """What a row's figures depend on: those of methods without learning know no budget."""
+    terms: dict[str, Any] = {"tested": protocol.tested}
+    if method.learns:
+        terms |= {"budget": protocol.budget, "clock": protocol.clock, "cores": cores()}
+    return terms
+
+
+def cores() -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, int(os.environ.get("OMP_NUM_THREADS", usable)))
+
+
+def said(rows: Sequence[Row]) -> dict[str, str]:
+    """One sentence on every set of the rows; a set is made once for it."""
+    return {name: SAYS[name] for name in dict.fromkeys(row["set"] for row in rows) if name in SAYS}
+
+
+SAYS: dict[str, str] = {}
+
+
+def attempt(method: Method, images: Set, seed: int, protocol: Protocol) -> Row:
+    """One row without its key: what came of it, also where nothing did."""
+    SAYS[images.name] = images.says
+    given = {"clean": images.clean, "second": images.second, "truth": images.truth}
+    given = {need: array for need, array in given.items() if array is not None and need in method.needs}
+    lacking = [NEEDS[need] for need in method.needs if need not in given]
+    if lacking:
+        return {"status": f"not applicable: needs {' and '.join(lacking)}"}
+    python = interpreter(method.environment)
+    if python is None:
+        advice = f"python -m benchmarks environment {method.environment}"
+        return {"status": f"not installed: {advice}"}
+    with tempfile.TemporaryDirectory() as temporary:
+        source, target = Path(temporary) / "in", Path(temporary) / "out"
+        source.mkdir()
+        target.mkdir()
+        words = {"call": method.call, "budget": protocol.budget, "clock": protocol.clock, "seed": seed}
+        files.write(source, words | {"extent": images.extent}, train=images.train, test=images.test, **given)
+        failure = worked(python, source, target, protocol.limit)
+        if failure:
+            return {"status": failure, "date": today()}
+        facts, estimates = files.read(target)
+    if "missing" in facts:
+        return {"status": f"not installed: no module {facts['missing']}"}
+    scores, wrong = {}, [name for name, e in estimates.items() if e.shape != images.test.shape]
+    if wrong:
+        return {"status": f"failed: estimate {wrong[0]} has shape {estimates[wrong[0]].shape}", "date": today()}
+    for name, estimate in estimates.items():
+        if not np.isfinite(estimate).all():
+            return {"status": f"failed: estimate {name} is not finite", "date": today()}
+        scores[name] = {score: rounded(value) for score, value in images.judge(estimate).items()}
+        if images.name == SHOWN and seed == 0:
+            picture(name, estimate[0])
+    if images.name == SHOWN and seed == 0 and images.truth is not None:
+        picture("clean", images.truth[0])
+    return {"status": "done", "date": today(), "scores": scores} | {name: tidy(value) for name, value in facts.items()}
+
+
+def interpreter(environment: str) -> Path | None:
+    """The Python of an environment, where it has been made."""
+    if not environment:
+        return Path(sys.executable)
+    path = ENVIRONMENTS / environment / "bin" / "python"
+    return path if path.exists() else None
+
+
+def make_environment(name: str) -> None:
+    """Make an environment of its own for methods whose dependencies clash with ours."""
+    requirements = REQUIREMENTS / f"{name}.txt"
+    if not requirements.exists():
+        known = ", ".join(sorted(path.stem for path in REQUIREMENTS.glob("*.txt")))
+        raise InputError(f"environment {name!r} is unknown: choose from {known}")
+    folder = ENVIRONMENTS / name
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "-r", requirements], check=True)
+
+
+def worked(python: Path, source: Path, target: Path, limit: float) -> str:
+    """Run the worker; returns what went wrong, or nothing."""
+    command = [python, "-m", "benchmarks.table.worker", source, target]
+    own = python == Path(sys.executable)
+    paths = [str(ROOT), *(path for path in sys.path if path and own)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "PYTHONWARNINGS": "ignore"}
+    process = subprocess.Popen(
+        command, cwd=target, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        _, errors = process.communicate(timeout=limit)
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)  # also what the method started itself
+        process.communicate()
+        if not isinstance(error, subprocess.TimeoutExpired):
+            raise
+        return f"timed out after {limit:.0f} s"
+    if process.returncode == 0 and (target / files.WORDS).exists():
+        return ""
+    lines = [line for line in errors.strip().splitlines() if line.strip()]
+    return f"failed with exit code {process.returncode}: {lines[-1].strip()[:200] if lines else 'it said nothing'}"
+
+
+def picture(name: str, image: np.ndarray) -> None:
+    """A corner of the first image of the set that may be shown."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    corner = image[:SHOWN_EDGE, :SHOWN_EDGE]
+    report.side_by_side(PICTURES / f"{slug(name)}.png", [(name, corner)], [(0.0, 1.0)], zoom=2)
+
+
+def slug(name: str) -> str:
+    return name.lower().replace(" ", "-")
+
+
+def today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d")
+
+
+def tidy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: tidy(one) for name, one in value.items()}
+    return rounded(value) if isinstance(value, float) else value
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.5g}")

@@ -1,0 +1,220 @@
+"""The comparison of methods: its frame records what happened, and the methods in it do what they claim."""
+
+import copy
+import itertools
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal import lfilter
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import record  # noqa: E402
+from benchmarks.table import classical, controls, run, sets  # noqa: E402
+from benchmarks.table.methods import METHODS, Method  # noqa: E402
+from benchmarks.table.task import Task  # noqa: E402
+from cosdd.config import InputError  # noqa: E402
+
+PROTOCOL = run.Protocol(budget=60, limit=60)
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    truth = rng.random((3, 16, 20)).astype(np.float32)
+    noisy = truth + rng.normal(0, 0.1, truth.shape).astype(np.float32)
+    judge = partial(sets.against_truth, truth)
+    return sets.Set("tiny", "noise", noisy, noisy, 0, judge, "psnr", clean=truth, truth=truth)
+
+
+def attempt(function: str, images, *needs: str, **protocol) -> dict:
+    method = Method(f"table_methods:{function}", "", needs)
+    return run.attempt(method, images, 5, replace(PROTOCOL, **protocol))
+
+
+def test_a_row_says_what_was_reached_and_what_it_took(images):
+    row = attempt("halved", images)
+    assert row["status"] == "done"
+    assert row["scores"]["same"]["psnr"] == pytest.approx(20, abs=1)
+    assert row["scores"]["half"]["psnr"] < row["scores"]["same"]["psnr"]
+    assert (row["steps"], row["facts"]) == (7, {"seed": 5})
+    assert row["training_seconds"] >= 0
+    assert set(row["denoising_seconds"]) == {"half", "same"}
+    assert 0.01 < row["peak_memory_gb"]["process"] < 5
+    assert row["versions"]["numpy"] == np.__version__
+
+
+def test_what_goes_wrong_is_a_row_too(images):
+    assert attempt("crashes", images)["status"] == "failed with exit code 1: RuntimeError: no such luck"
+    assert attempt("dies", images)["status"] == "failed with exit code 3: it said nothing"
+    assert attempt("lacks", images)["status"] == "not installed: no module a_package_that_nobody_has"
+    assert attempt("crops", images)["status"] == "failed: estimate cropped has shape (3, 15, 20)"
+    assert attempt("not_finite", images)["status"] == "failed: estimate nothing is not finite"
+
+
+def test_a_method_past_its_time_is_ended_with_what_it_started(images, tmp_path, monkeypatch):
+    mark = tmp_path / "still here"
+    monkeypatch.setattr(run, "interpreter", lambda _: Path(sys.executable))
+    method = Method("table_methods:sleeps", "")
+    row = run.attempt(method, images, str(mark), replace(PROTOCOL, limit=1.5))  # type: ignore[arg-type]
+    assert row["status"] == "timed out after 2 s"
+    time.sleep(3)
+    assert not mark.exists()
+
+
+def test_a_method_sees_the_truth_only_where_it_must(images):
+    assert attempt("cheats", images)["status"].startswith("failed")
+    assert attempt("cheats", images, "truth")["scores"]["truth"]["ssim"] == 1
+    without = replace(images, truth=None)
+    assert attempt("cheats", without, "truth")["status"] == "not applicable: needs the clean test images"
+
+
+def test_environments_that_are_not_there_are_rows(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "ENVIRONMENTS", tmp_path)
+    row = run.attempt(Method("table_methods:halved", "", environment="peers"), images, 0, PROTOCOL)
+    assert row == {"status": "not installed: python -m benchmarks environment peers"}
+    with pytest.raises(InputError, match="environment 'nowhere' is unknown: choose from"):
+        run.make_environment("nowhere")
+
+
+def test_what_is_done_is_not_run_again(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(run, "SETS", {"tiny": lambda seed, tested: images})
+    named = {"good": Method("table_methods:halved", "", learns=True), "bad": Method("table_methods:crashes", "")}
+    monkeypatch.setattr(run, "METHODS", named)
+    ran = []
+    real = run.attempt
+    monkeypatch.setattr(run, "attempt", lambda method, *rest: ran.append(method.call) or real(method, *rest))
+
+    def go(**protocol):
+        ran.clear()
+        run.run(["good", "bad"], ["tiny"], 1, replace(PROTOCOL, **protocol), "a command")
+        return [call.split(":")[1] for call in ran]
+
+    assert go() == ["halved", "crashes"]
+    assert go() == ["crashes"]
+    assert go(budget=30.0) == ["halved", "crashes"]
+    entry = json.loads((tmp_path / "table.json").read_text())
+    assert [row["method"] for row in entry["results"]["rows"]] == ["good", "bad"]
+    assert entry["results"]["rows"][0]["protocol"]["budget"] == 30
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--sets", "moon"], "error: set 'moon' is unknown: choose from bsd400-stripe,"),
+        (["run", "--budget", "soon"], "not a duration: 'soon'"),
+    ],
+)
+def test_wrong_words_are_answered_in_one_line(words, said):
+    done = subprocess.run([sys.executable, "-m", "benchmarks", *words], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert said in done.stderr.strip().splitlines()[-1]
+
+
+# --- sets -----------------------------------------------------------------------------------------------------
+
+
+def test_simulated_sets_keep_test_images_and_second_noise_apart(monkeypatch):
+    clean = np.random.default_rng(0).random((50, 32, 32)).astype(np.float32)
+    monkeypatch.setattr(sets, "clean_images", lambda source: clean)
+    found = sets.simulated("any", "stripe", 0, 8)
+    assert found.clean is not None
+    assert found.second is not None
+    assert len(found.train) == 10
+    assert len(found.test) == 8
+    np.testing.assert_array_equal(found.truth, clean[np.linspace(10, 49, 8).round().astype(int)])
+    one, other = found.train - found.clean, found.second - found.clean
+    assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.05
+    # Fewer test images are some of the same ones, with the same noise.
+    np.testing.assert_array_equal(sets.simulated("any", "stripe", 0, 40).test[[0, -1]], found.test[[0, -1]])
+    assert found.judge(found.truth)["ssim"] == 1  # type: ignore[arg-type]
+
+
+def test_removed_structure_shows_without_a_reference():
+    rng = np.random.default_rng(0)
+    scene = np.cumsum(rng.normal(size=(64, 64)), 0)
+    noisy = scene + rng.normal(size=scene.shape)
+    assert abs(sets.by_itself(noisy, scene)["residual_y1"]) < 0.05
+    assert sets.by_itself(noisy, 0.5 * scene)["residual_y1"] > 0.5
+    assert sets.by_itself(noisy, noisy) == {"streaks": sets.streaks(noisy), "rows": np.diff(noisy, axis=0).var()}
+
+
+# --- methods --------------------------------------------------------------------------------------------------
+
+
+def test_the_masked_network_never_sees_a_pixel_of_its_own_row():
+    torch.manual_seed(0)
+    network = controls.RowMasked().double()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.2)
+    x = torch.randn(1, 1, 12, 16, dtype=torch.float64, requires_grad=True)
+    for row in (0, 5, 11):
+        (seen,) = torch.autograd.grad(network(x)[0, 0, row].sum(), x)
+        assert not seen[0, 0, row].any()
+        assert seen[0, 0, row - 1].any()
+
+
+@pytest.mark.parametrize("fit", [controls.row_split, controls.row_masked])
+def test_controls_learn_until_their_budget_is_used(fit, monkeypatch):
+    rng = np.random.default_rng(0)
+    scene = np.sin(np.linspace(0, 3, 32))[:, None] + np.zeros(32)
+    noisy = (scene + rng.normal(0, 0.5, (12, 32, 32))).astype(np.float32)
+    looks = itertools.count()
+    monkeypatch.setattr(Task, "start", lambda self: lambda: next(looks) / 300)  # the same on every machine
+    fitted = fit(Task(noisy, noisy[:2], budget=1, clock="wall", seed=0, extent=0))
+    (denoise,) = fitted.estimates.values()
+    assert fitted.steps == 150  # the clock is looked at twice in a step
+    assert np.mean((denoise(noisy[:2]) - scene) ** 2) < 0.5 * np.mean((noisy[:2] - scene) ** 2)
+
+
+def test_the_row_spectrum_is_that_of_the_noise():
+    rng = np.random.default_rng(0)
+    noise = lfilter([0.8], [1, -0.6], rng.normal(size=(8, 64, 96)), axis=-1)[..., 32:].astype(np.float32)
+    window = np.sin(np.pi * (np.arange(16) + 0.5) / 16)
+    expected = classical.RowSpectrum(noise).at(0.0, window)
+    measured = (np.abs(np.fft.fft(noise[..., :16] * window)) ** 2).mean((0, 1))
+    np.testing.assert_allclose(expected, measured, rtol=0.35)
+
+
+def test_the_wiener_filter_uses_that_the_noise_is_row_correlated():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64]
+    scene = (np.sin(x / 9) * np.cos(y / 7)).astype(np.float32)
+    noise = lfilter([0.4], [1, -0.8], rng.normal(size=(6, 64, 96)), axis=-1)[..., 32:]
+    noisy = (scene + noise).astype(np.float32)
+    spectrum = classical.RowSpectrum(noisy)
+    white = copy.copy(spectrum)
+    white.covariance = spectrum.covariance * (np.arange(spectrum.covariance.shape[1]) == 0)
+
+    def error(noise):
+        return np.mean((classical.shrunk(noisy[0], noise) - scene) ** 2)
+
+    assert error(spectrum) < 0.7 * error(white) < 0.7 * np.mean((noisy[0] - scene) ** 2)
+
+
+def test_destriping_takes_offsets_and_leaves_columns():
+    pytest.importorskip("pywt")
+    offsets = np.where(np.arange(64) % 2, 1.0, -1.0)[:, None]
+    columns = np.sin(np.arange(64) / 3)
+    left = classical._destriped((offsets + np.zeros(64))[None], 4.0)[0]
+    assert left[8:-8].std() < 0.1
+    np.testing.assert_allclose(
+        classical._destriped((columns + np.zeros((64, 1)))[None], 4.0)[0] - columns, 0, atol=1e-6
+    )
+
+
+def test_every_method_is_where_the_table_says():
+    for name, method in METHODS.items():
+        module, function = method.call.split(":")
+        source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
+        assert f"def {function}(task: Task) -> Fitted" in source, name
