@@ -14,6 +14,7 @@ from safetensors import safe_open
 
 import cosdd
 from cosdd import checkpoint as files
+from cosdd import writing
 from cosdd.config import InputError
 from cosdd.denoise import Denoiser
 
@@ -99,7 +100,7 @@ def test_a_file_appears_whole_or_not_at_all(model, monkeypatch):
     def full_disk(*names):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "replace", full_disk)
+    monkeypatch.setattr(writing.os, "replace", full_disk)
     for path in (model, model.with_name("new.safetensors")):
         with pytest.raises((OSError, InputError)):
             files.save(tiny.checkpoint(), path, overwrite=True)

@@ -11,9 +11,20 @@ import cosdd
 
 SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
-ROOMS = ["config", "progress", "images", "specimen", "simulate", "metrics", "evaluation", "inspection"]
-ROOMS += ["noisefloor", "data", "device", "model", "checkpoint", "training", "snapshot", "denoise", "outputs"]
-ROOMS += ["checks", "report", "demo", "cli", "__main__"]
+ROOMS = ["config", "progress", "writing", "images", "specimen", "simulate", "metrics", "evaluation", "inspection"]
+ROOMS += [
+    "noisefloor",
+    "data",
+    "device",
+    "model",
+    "tensorfile",
+    "checkpoint",
+    "training",
+    "snapshot",
+    "denoise",
+    "outputs",
+]
+ROOMS += ["outputs", "checks", "report", "demo", "cli", "__main__"]
 
 
 def room(path: Path) -> str:

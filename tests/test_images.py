@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from cosdd import images
+from cosdd import images, writing
 from cosdd.config import InputError
 from cosdd.images import Image
 
@@ -357,7 +357,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, mon
     image = sample("YX")
     images.write(tmp_path / "a.tif", image.data, like=image)
     before = (tmp_path / "a.tif").read_bytes()
-    monkeypatch.setattr(images.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(writing.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         images.write(tmp_path / "a.tif", image.data + 1, like=image, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]

@@ -6,7 +6,6 @@ against what the settings ask for before anything is allocated.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -16,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 
-from cosdd import __version__, config
+from cosdd import __version__, config, tensorfile
 from cosdd.config import InputError
 from cosdd.data import Statistics
 from cosdd.model import COSDD, BlindRow, build
@@ -57,22 +54,7 @@ def save(checkpoint: Checkpoint, path: str | Path, overwrite: bool = False) -> N
         "version": checkpoint.version,
     }
     metadata = {"format": "cosdd", "format_version": str(FORMAT_VERSION), "cosdd": json.dumps(header)}
-    write_tensors(path, checkpoint.network.state_dict(), metadata)
-
-
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a .safetensors file that appears whole or not at all. Raises InputError where it cannot be written."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(to_bytes({name: value.contiguous() for name, value in tensors.items()}, dict(metadata)))
-            os.replace(part, path)
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}): choose another place with -o") from None
+    tensorfile.write(path, checkpoint.network.state_dict(), metadata)
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -97,13 +79,12 @@ def load(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise InputError(f"{path}: no such model file: make one with cosdd train IMAGES -o {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != "cosdd":
+        with tensorfile.opened(path) as file:
+            if file.metadata.get("format") != "cosdd":
                 raise InputError(f"{path}: not a cosdd model: expected a file written by cosdd train")
-            _refuse_other_formats(path, metadata)
+            _refuse_other_formats(path, file.metadata)
             try:
-                header = json.loads(metadata["cosdd"])
+                header = json.loads(file.metadata["cosdd"])
                 settings = config.Config.model_validate(header["settings"])
                 statistics = _statistics(header["statistics"], settings.model.channels)
                 history = tuple({str(k): float(v) for k, v in entry.items()} for entry in header["history"])
@@ -112,17 +93,17 @@ def load(path: str | Path) -> Checkpoint:
                 raise InputError(f"{path}: the model's header is damaged ({_brief(error)})") from None
             with torch.device("meta"):  # shapes only, nothing allocated
                 network = build(settings)
-            wanted = {name: (list(value.shape), value.dtype) for name, value in network.state_dict().items()}
-            if set(wanted) != set(file.keys()):
+            wanted = network.state_dict()
+            if set(wanted) != set(file.entries):
                 raise InputError(f"{path}: the model's tensors do not fit its settings")
-            weights: dict[str, torch.Tensor] = {}
-            for name, (shape, dtype) in wanted.items():
-                if file.get_slice(name).get_shape() != shape:
+            for name, value in wanted.items():
+                entry = file.entries[name]
+                if entry.shape != tuple(value.shape):
                     raise InputError(f"{path}: tensor {name} does not have the shape its settings ask for")
-                weights[name] = file.get_tensor(name)
-                if weights[name].dtype != dtype:
-                    raise InputError(f"{path}: tensor {name} is {weights[name].dtype}, expected {dtype}")
-    except (SafetensorError, OSError) as error:
+                if entry.kind != value.dtype:
+                    raise InputError(f"{path}: tensor {name} is {entry.kind}, expected {value.dtype}")
+            weights = file.tensors()
+    except (tensorfile.Damaged, OSError) as error:
         raise InputError(f"{path}: not a model file, or damaged ({_brief(error)})") from None
     network.load_state_dict(weights, assign=True)
     return Checkpoint(settings, statistics, network.eval(), history, steps, seconds, version)

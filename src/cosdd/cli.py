@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cosdd import __version__, config, progress
+from cosdd import __version__, config, progress, writing
 from cosdd.config import InputError
 from cosdd.progress import out
 
@@ -31,6 +31,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 FEW_STEPS = 300  # below this no method has learned much
+INTERRUPTED = 130  # exit code, as the shell has it
+LESS_MEMORY = (
+    "train with a smaller --set train.batch or train.crop, denoise smaller images or single frames, "
+    "or use a machine with more memory"
+)
 
 Files = Annotated[list[str], typer.Argument(help="Images (TIFF, OME-TIFF, PNG, npy), folders or glob patterns.")]
 Axes = Annotated[str | None, typer.Option(help="Axes of the files where they do not say, such as TYX, ZYX or CYX.")]
@@ -57,6 +62,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Show the v
 
 @app.command()
 def train(
+    context: typer.Context,
     files: Files,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Model file to write (.safetensors).")] = None,
     time_: Budget = None,
@@ -81,6 +87,8 @@ def train(
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: a model file ends in .safetensors: use -o {output.with_suffix('.safetensors')}")
     history, saved = output.with_suffix(".history.csv"), snapshot.path_for(output)
+    checkpoint.refuse_unwritable(output)
+    context.with_resource(writing.claim(output.parent, [output.name, history.name, saved.name]))
     begun = resume and saved.exists()
     if resume and not begun and output.exists():
         out.print(f"{output}: trained to the end already; train it anew with --overwrite instead of --resume")
@@ -90,7 +98,6 @@ def train(
     overwrite = overwrite or begun  # what an interrupted run left is an earlier state of the same model
     for path in (output, history):
         checkpoint.refuse_existing(path, overwrite)
-    checkpoint.refuse_unwritable(output)
     layers = _layers(config_file, settings, time_, seed, method, preset)
     ready = data.prepare(list(paths), axes, noise_axis, "tiny", *layers)
     for image in ready.images:
@@ -138,6 +145,7 @@ def train(
 
 @app.command()
 def denoise(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model file made by cosdd train.")],
     files: Files,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("denoised"),
@@ -166,6 +174,7 @@ def denoise(
     if std and samples < 2 and denoiser.checkpoint.settings.method == "cosdd":
         raise InputError("--std needs at least two samples: raise --samples")
     paths = images.find(files)
+    context.with_resource(writing.claim(output, outputs.names(paths, output, wanted)))
     outputs.refuse_collisions(paths, output, wanted, overwrite or resume)
     count = len(paths)
     if resume:
@@ -187,11 +196,11 @@ def denoise(
                 written = outputs.write_all(
                     denoiser.stream(frames, asked), image, path, output, wanted, overwrite, show
                 )
-        except InputError as error:
+        except (InputError, MemoryError, RuntimeError) as error:
             if count == 1:
                 raise
             failed += 1
-            _complain(error)
+            _complain(error if isinstance(error, InputError) else _out_of_memory(error))
             continue
         for line in written:
             out.print(f"  {line}")
@@ -203,6 +212,7 @@ def denoise(
 
 @app.command()
 def report(
+    context: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model file made by cosdd train.")],
     file: Annotated[Path, typer.Argument(help="The noisy image.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Page to write (.html).")] = None,
@@ -210,7 +220,7 @@ def report(
     overwrite: Overwrite = False,
 ) -> None:
     """Write one HTML page to look at and to trust or not: before and after, what was taken away, checks."""
-    from cosdd import images
+    from cosdd import checkpoint, images
     from cosdd import report as pages
     from cosdd.denoise import Denoiser
 
@@ -218,6 +228,8 @@ def report(
     output = output or Path(images.output_path(path, Path()).with_suffix(".html").name)
     if output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{output}: a report ends in .html: use -o {output.with_suffix('.html')}")
+    checkpoint.refuse_unwritable(output)
+    context.with_resource(writing.claim(output.parent, [output.name]))
     denoiser = Denoiser.load(model)
     image = images.read(path, axes)
     out.print(image.describe())
@@ -308,6 +320,7 @@ def evaluate(
 
 @app.command()
 def simulate(
+    context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="stripe or checkerboard (the paper's), heavy, or row-ar.")],
     files: Annotated[list[str], typer.Argument(help="Clean images (TIFF, OME-TIFF, PNG, npy), folders or patterns.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for noisy/ and clean/.")] = Path("simulated"),
@@ -328,6 +341,7 @@ def simulate(
 
     given = config.from_options(settings or [])
     paths = images.find(files)
+    context.with_resource(writing.claim(output, [recipes.SUMMARY]))
     with progress.bar("simulating") as show:
         for share in recipes.write_all(
             paths, output, recipe, given, scale=full_scale, axes=axes, seed=seed, overwrite=overwrite
@@ -340,6 +354,7 @@ def simulate(
 
 @app.command()
 def demo(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for images, model and summary.")] = Path(
         "demo"
     ),
@@ -356,6 +371,7 @@ def demo(
     from cosdd.training import Record
 
     layers = _layers(None, settings, time_, seed, method, preset)
+    context.with_resource(writing.claim(output, [story.SUMMARY]))
     summary: dict[str, Any] = {}
     for kind, items in groupby(story.run(output, seed, overwrite, layers, samples), type):
         if kind is dict:
@@ -382,13 +398,47 @@ def demo(
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 some files of a batch failed, 2 the input was at fault."""
     try:
-        app()
+        with _terminable():
+            app()
     except InputError as error:
         _complain(error)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (MemoryError, RuntimeError) as error:
+        _complain(_out_of_memory(error))
+        sys.exit(2)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
         print("cosdd: interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """A scheduler's SIGTERM ends a run like Ctrl-C: in order."""
+    import signal
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _out_of_memory(error: Exception) -> InputError:
+    """The line for running out of memory: Python's, torch's on a GPU or the CPU, a C++ library's. Raises all else."""
+    text = " ".join(str(error).split())
+    if not (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in text
+        or "bad_alloc" in text
+    ):
+        raise error
+    return InputError(f"out of memory ({text or 'nothing left'}): {LESS_MEMORY}")
 
 
 def _complain(error: InputError) -> None:
@@ -437,13 +487,7 @@ def _describe_run(run: Run, notes: Sequence[str]) -> None:
 
 @contextmanager
 def _interruptible(run: Run, saved: Path) -> Iterator[None]:
-    """Ctrl-C, or a scheduler's SIGTERM, ends training and keeps the best model, if there is one yet."""
-    import signal
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
+    """Ctrl-C ends training and keeps the best model, if there is one yet."""
     try:
         yield
     except KeyboardInterrupt:
@@ -452,12 +496,10 @@ def _interruptible(run: Run, saved: Path) -> Iterator[None]:
         out.print(f"interrupted after {run.step} steps: keeping the best model so far")
         if saved.exists():
             out.print("to go on with this run, give the same command with --resume")
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with writing.whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, sorted({name for row in rows for name in row}))
         writer.writeheader()
         writer.writerows(rows)

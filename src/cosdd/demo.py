@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cosdd import data, images, metrics, report, simulate, training
+from cosdd import data, images, metrics, report, simulate, training, writing
 from cosdd.config import InputError
 from cosdd.denoise import Denoiser, Result, Settings
 from cosdd.model import COSDD
@@ -96,7 +96,8 @@ def run(
     yield from report.page(denoiser, shown, folder / "report.html", facts, overwrite=True)
     summary["total_seconds"] = round(time.perf_counter() - began, 1)
     summary["peak_memory_gb"] = peak_memory_gb()
-    (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    with writing.whole(folder / SUMMARY) as part:
+        part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     yield summary
 
 

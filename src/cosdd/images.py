@@ -7,10 +7,9 @@ What the file says about its axes wins; what it leaves open is asked for, never 
 import glob
 import logging
 import math
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 
+from cosdd import writing
 from cosdd.config import InputError
 
 SUFFIXES = (".tif", ".tiff", ".png", ".npy")
@@ -197,24 +197,15 @@ def write(path: str | Path, data: np.ndarray, like: Image, overwrite: bool = Fal
     if kind not in SUFFIXES or (kind == ".png" and not (flat and data.dtype.name in ("uint8", "uint16"))):
         seen = f"suffix '{kind}' for {_shape(data)} ({like.axes}) {data.dtype.name} pixels"
         raise _refusal(path, seen, ".tif, .npy, or .png for an 8/16-bit plane", f"try {path.stem}.tif")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing.whole(path) as part:
         if kind == ".npy":
-            with temporary.open("wb") as file:  # np.save would append ".npy" to a name
+            with part.open("wb") as file:  # np.save would append ".npy" to a name
                 np.save(file, data, allow_pickle=False)
         elif kind == ".png":
             native = np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("="))
-            temporary.write_bytes(imagecodecs.png_encode(native))
+            part.write_bytes(imagecodecs.png_encode(native))
         else:
-            _write_tiff(temporary, data, like, ome=path.stem.lower().endswith(".ome"))
-        os.replace(temporary, path)
-    except OSError as error:
-        seen, fix = f"cannot be written ({error.strerror or error})", "choose another output"
-        raise _refusal(path, seen, "a folder with room to write", fix) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+            _write_tiff(part, data, like, ome=path.stem.lower().endswith(".ome"))
 
 
 def output_path(source: Path, folder: Path, suffix: str = "") -> Path:

@@ -50,6 +50,11 @@ def refuse_collisions(paths: Sequence[Path], folder: Path, wanted: Wanted, overw
             taken[target] = path
 
 
+def names(paths: Sequence[Path], folder: Path, wanted: Wanted) -> list[str]:
+    """Names of all results of these inputs."""
+    return [images.output_path(path, folder, suffix).name for path in paths for suffix in wanted.suffixes()]
+
+
 def done(path: Path, folder: Path, wanted: Wanted) -> bool:
     """Are all results of this input there? Each appeared complete."""
     return all(images.output_path(path, folder, suffix).exists() for suffix in wanted.suffixes())

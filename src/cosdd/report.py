@@ -6,9 +6,7 @@ import base64
 import html
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import numpy as np
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
 
-from cosdd import checks
+from cosdd import checks, writing
 from cosdd.checks import Checks, Light
 from cosdd.config import InputError
 from cosdd.denoise import Denoiser, Result, Settings
@@ -49,7 +47,8 @@ def side_by_side(
         sheet.paste(panel.convert("RGB"), (left, CAPTION_HEIGHT))
         write.text((left + 2, 4), caption, fill=INK, font=font)
         left += panel.width + GAP
-    sheet.save(path)
+    with writing.whole(Path(path)) as part:
+        sheet.save(part, "PNG")
 
 
 # --------------------------------------------------------------------------------------------- HTML page
@@ -103,16 +102,8 @@ def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str],
     )
     text = _filled(denoiser, image, frames, mean, std, samples, found, facts)
     yield 0.99
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with writing.whole(path) as part:
         part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}): choose another place with -o") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     yield 1.0
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Float, Num
 from scipy import ndimage
 from scipy.signal import lfilter
 
-from cosdd import images
+from cosdd import images, writing
 from cosdd.config import InputError
 
 # ------------------------------------------------------------------------------------------------ noise
@@ -294,7 +294,8 @@ def write_all(
         images.write(clean, images.from_samples(planes, image, "YX"), image, overwrite)
         yield (index + 1) / len(paths)
     summary = {"recipe": recipe, "options": asked, "full_scale": scale, "seed": seed, "files": [p.name for p in paths]}
-    (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    with writing.whole(folder / SUMMARY) as part:
+        part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------------ truth

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cosdd.checkpoint import write_tensors
+from cosdd import tensorfile
 from cosdd.config import Config, InputError
 from cosdd.training import Run
 
@@ -42,7 +41,7 @@ def save(run: Run, path: Path) -> None:
         "statistics": dataclasses.asdict(run.frames.statistics),
         "counters": {name: getattr(run, name) for name in COUNTERS},
     }
-    write_tensors(path, tensors, {"format": FORMAT, "cosdd": json.dumps(header)})
+    tensorfile.write(path, tensors, {"format": FORMAT, "cosdd": json.dumps(header)})
 
 
 def restore(run: Run, path: Path) -> None:
@@ -52,15 +51,14 @@ def restore(run: Run, path: Path) -> None:
     """
     anew = f"start anew with --overwrite, or remove {path}"
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+        with tensorfile.opened(path) as file:
+            if file.metadata.get("format") != FORMAT:
                 raise InputError(f"{path}: not a snapshot that this cosdd can continue: {anew}")
-            header = json.loads(metadata["cosdd"])
+            header = json.loads(file.metadata["cosdd"])
             _refuse_other_runs(run, header, path, anew)
             tensors = _checked(run, file)
             counters = {name: type(getattr(run, name))(header["counters"][name]) for name in COUNTERS}
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: the snapshot is damaged: {anew}") from None
@@ -101,25 +99,22 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return flat | {f"{name}.{field}": value for name, section in sections.items() for field, value in section.items()}
 
 
-def _checked(run: Run, file: Any) -> dict[str, Tensor]:
-    """The tensors of the file, each only once its shape is known to be the one this run needs."""
+def _checked(run: Run, file: tensorfile.Contents) -> dict[str, Tensor]:
+    """The tensors of the file, once their shapes are known to be those that this run needs."""
     weights = run.network.state_dict()
     parameters = [p for group in run.optimiser.param_groups for p in group["params"]]
-    keys = set(file.keys())
-    if not {f"{group}/{name}" for group in ("weights", "average") for name in weights} <= keys:
+    if not {f"{group}/{name}" for group in ("weights", "average") for name in weights} <= set(file.entries):
         raise ValueError("missing tensors")
-    tensors = {}
-    for key in keys:
+    for key, entry in file.entries.items():
         group, _, name = key.partition("/")
         if group == "optimiser":
             index, _, name = name.partition("/")
-            allowed = ([], list(parameters[int(index)].shape))
+            allowed = ((), tuple(parameters[int(index)].shape))
         else:
-            allowed = (list(weights[name].shape),)
-        if file.get_slice(key).get_shape() not in allowed:
+            allowed = (tuple(weights[name].shape),)
+        if entry.shape not in allowed:
             raise ValueError("a tensor of another shape")
-        tensors[key] = file.get_tensor(key)
-    return tensors
+    return file.tensors()
 
 
 class Saver:

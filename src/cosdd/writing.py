@@ -1,0 +1,126 @@
+"""Writing so that nothing is lost: files appear whole or not at all, and no two runs write the same one."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cosdd.config import InputError
+
+LOCK = ".cosdd.lock"
+HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # by another process; other errors: no locks on this disk
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a hidden file beside ``path`` to write; it takes the name when the body is done and the disk has it.
+
+    Folders are made. Raises InputError where something of this cannot be written, and nothing is left then.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())  # else a power cut may leave the name with nothing in it
+            os.replace(part, path)
+        finally:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> InputError:
+    """The line that says why ``path`` could not be written."""
+    return InputError(f"{path}: cannot be written ({error.strerror or error}): choose another place with -o")
+
+
+@contextmanager
+def claim(folder: Path, names: Sequence[str]) -> Iterator[None]:
+    """Keep the files of these names for this process while the body runs; the folder is made.
+
+    The claim is a lock on one byte per name of a hidden file in the folder, which the system gives up whichever way
+    the process ends. What a killed run left half-written under these names is removed.
+    Raises InputError where another process has claimed one of them, or the folder cannot be written.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    lock = -1
+    try:
+        lock = _claimed(folder, names)
+        yield
+    finally:
+        if lock >= 0:
+            _give_up(lock, folder / LOCK)
+        for place in made:
+            with suppress(OSError):  # not empty
+                place.rmdir()
+
+
+def _claimed(folder: Path, names: Sequence[str]) -> int:
+    """The open file with our locks."""
+    lock = -1
+    try:
+        while lock < 0 or not os.fstat(lock).st_nlink:  # a run that ends removes the file: take the new one
+            if lock >= 0:
+                os.close(lock)
+                lock = -1
+            with suppress(FileNotFoundError):  # or even the folder
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+                for name in names:
+                    if not _locked(lock, name):
+                        raise InputError(
+                            f"{folder / name}: another cosdd is writing it now: wait until that has ended, "
+                            "or choose another place with -o"
+                        )
+        _remove_parts(folder, set(names))
+    except BaseException as error:
+        if lock >= 0:
+            os.close(lock)
+        raise unwritable(folder, error) if isinstance(error, OSError) else error from None
+    return lock
+
+
+def _remove_parts(folder: Path, names: set[str]) -> None:
+    for entry in folder.iterdir():
+        if entry.name.startswith(".") and entry.suffix == ".part" and entry.name[1:].rsplit(".", 2)[0] in names:
+            with suppress(OSError):
+                entry.unlink()
+
+
+def _locked(lock: int, name: str) -> bool:
+    """Lock the byte of this name. False where another process has it; True where the disk knows no locks."""
+    place = int.from_bytes(hashlib.blake2b(name.casefold().encode("utf-8", "replace"), digest_size=7).digest(), "big")
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            os.lseek(lock, place, os.SEEK_SET)
+            msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        else:
+            import fcntl
+
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+    except OSError as error:
+        return error.errno not in HELD
+    return True
+
+
+def _give_up(lock: int, path: Path) -> None:
+    """Unlock; remove the file where no other process uses it."""
+    with suppress(OSError):
+        if os.name != "nt":  # where a file in use cannot be removed
+            import fcntl
+
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # all of it
+            path.unlink()
+    os.close(lock)
+    if os.name == "nt":
+        with suppress(OSError):
+            path.unlink()
