@@ -7,6 +7,7 @@ import torch
 
 from cosdd import noisefloor
 from cosdd.config import InputError
+from cosdd.model import blindrow, layers
 from cosdd.model.blindrow import BlindRow, RowEvidence, signal_covariance
 
 SMALL = {"features": (8, 12), "rank": 2}
@@ -213,3 +214,40 @@ def test_regions_without_noise_do_not_harm_the_anchor():
     assert all(torch.isfinite(parameter).all() for parameter in noise.parameters())
     variance = noise.covariance(torch.zeros(1, 1, 4)).diagonal(dim1=-2, dim2=-1).mean().item()
     assert variance == pytest.approx(1, rel=0.25)
+
+
+def test_a_missing_pixel_is_as_if_its_noise_were_infinite():
+    """Against the dense formula with that pixel left out of the evidence."""
+    model = trained_looking().double()
+    x = torch.randn(1, 1, 8, 16, dtype=torch.float64)
+    x[0, 0, 3, 5] = torch.nan
+    mean, std = model.posterior(x)
+    filled, known = layers.fill_missing(x)
+    prior, factors = model.prior(filled, 3)
+    signal = blindrow.signal_covariance(factors, model._kernels(filled))[0, 0]
+    total = signal + model.noise.covariance(prior)[0, 0]
+    keep = known[0, 0, 3]
+    gain = signal[:, keep] @ torch.linalg.inv(total[keep][:, keep])
+    expected = prior[0, 0] + gain @ (x[0, 0, 3] - prior[0, 0])[keep]
+    variance = (signal - gain @ signal[keep]).diagonal()
+    torch.testing.assert_close(mean[0, 0, 3], expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(std[0, 0, 3].square(), variance, rtol=1e-3, atol=1e-3)
+
+
+def test_saturated_pixels_teach_nothing():
+    torch.manual_seed(0)
+    model = trained_looking()
+    model.ceiling.fill_(2.0)
+    gradients = []
+    for wall in (2.0, 2.5):  # what stands in a saturated row is read by other rows, but is no evidence in its own
+        x = torch.zeros(1, 1, 4, 16)
+        x[..., 1, :] = wall
+        model.zero_grad()
+        torch.manual_seed(1)
+        with torch.no_grad():
+            model.network.head.weight.zero_()
+            model.neighbours.zero_()
+        out = model(x)
+        out["loss"].backward()
+        gradients.append(model.noise.log_white.grad.clone())
+    torch.testing.assert_close(*gradients)

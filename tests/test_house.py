@@ -12,19 +12,8 @@ import cosdd
 SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
 ROOMS = ["config", "progress", "writing", "images", "specimen", "simulate", "metrics", "evaluation", "inspection"]
-ROOMS += [
-    "noisefloor",
-    "data",
-    "device",
-    "model",
-    "tensorfile",
-    "checkpoint",
-    "training",
-    "snapshot",
-    "denoise",
-    "outputs",
-]
-ROOMS += ["outputs", "checks", "report", "demo", "cli", "__main__"]
+ROOMS += ["noisefloor", "outliers", "data", "device", "model", "tensorfile", "checkpoint", "training", "snapshot"]
+ROOMS += ["denoise", "outputs", "checks", "report", "demo", "cli", "__main__"]
 
 
 def room(path: Path) -> str:

@@ -160,3 +160,22 @@ def test_an_image_that_fits_is_left_alone():
     x = torch.randn(1, 1, 16, 8)
     padded, _ = layers.pad_to_multiple(x, 8)
     assert torch.equal(padded, x)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_missing_pixels_become_the_mean_of_their_neighbours(dimensions):
+    x = torch.arange(5.0**dimensions).reshape(1, 1, *[5] * dimensions).repeat(2, 1, *[1] * dimensions)
+    filled, known = layers.fill_missing(x)
+    assert filled is x
+    assert known.all()
+    middle, corner = (1, 0, *[2] * dimensions), (0, 0, *[0] * dimensions)
+    expected = x.clone()
+    expected[corner] = x[(0, 0, *[slice(0, 2)] * dimensions)].flatten()[1:].mean()
+    x[middle] = x[corner] = torch.nan
+    filled, known = layers.fill_missing(x)
+    # In the middle of a ramp the mean of the neighbours is the value itself.
+    torch.testing.assert_close(filled[middle], expected[middle])
+    assert filled.isfinite().all()
+    assert known.logical_not().sum() == 2
+    everything = layers.fill_missing(torch.full_like(x, torch.nan))[0]
+    assert (everything == 0).all()

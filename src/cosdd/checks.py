@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from scipy import ndimage
 
-from cosdd import inspection, noisefloor
+from cosdd import data, inspection, noisefloor, outliers
 from cosdd.data import Statistics
 from cosdd.images import Image
 
@@ -69,6 +69,8 @@ def examine(
     inspected: what `inspect` found in the noisy file.
     """
     axis = {"x": -1, "y": -2, "z": -3, "none": -1}[noise_axis]
+    defects = outliers.measure(data.pieces([noisy], 1 << 20))
+    noisy = np.stack([defects.without(image) for image in noisy])  # what they were replaced by is no noise
     noisy = np.moveaxis(noisy.astype(np.float64), axis, -1)
     denoised = np.moveaxis(denoised.astype(np.float64), axis, -1)
     residual = noisy - denoised

@@ -178,6 +178,10 @@ class Train(Section):
     snapshot: Seconds = Field(
         default=30, description="Time between snapshots of the run, from which --resume goes on after a kill."
     )
+    outliers: bool = Field(
+        default=True,
+        description="Leave hot, dead and saturated pixels out of training; replace hot and dead ones when denoising.",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto",
         description="Arithmetic inside the networks; auto is bfloat16 where the processor computes it natively.",

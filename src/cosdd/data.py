@@ -12,16 +12,18 @@ from typing import Any, get_args
 
 import numpy as np
 
-from cosdd import config, images
+from cosdd import config, images, outliers
 from cosdd.config import InputError
 from cosdd.images import Image
 from cosdd.inspection import Inspection, inspect_image
+from cosdd.outliers import Outliers
 
 DEFAULT_CROP = {1: 1024, 2: 64, 3: 32}  # pixels along each edge, by dimensions
 SMALLEST_EDGE = 12  # pixels; less holds no structure to tell from noise
 ENOUGH_FRAMES = 10  # to hold some out for validation
 FEW_PIXELS = 40_000  # for training, in all
 MUCH_SATURATED = 0.01
+WORTH_A_WORD = 1e-5  # share of outliers
 STREAM_BYTES = 64 * 2**20  # pixels looked at together when statistics are streamed
 
 
@@ -68,8 +70,8 @@ def _float32(pixels: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np
     return result
 
 
-def measure(samples: Sequence[np.ndarray]) -> Statistics:
-    """Statistics of (n, c, *space) arrays, streamed frame by frame in float64.
+def measure(samples: Sequence[np.ndarray], known: Outliers | None = None) -> Statistics:
+    """Statistics of (n, c, *space) arrays, without the outliers that are known, streamed in float64.
 
     Raises InputError where a channel is constant or holds NaN or infinity.
     """
@@ -77,6 +79,8 @@ def measure(samples: Sequence[np.ndarray]) -> Statistics:
     shift = np.array([float(samples[0][0, c].flat[0]) for c in range(channels)])
     count, total, squares = 0, np.zeros(channels), np.zeros(channels)
     for block in _blocks(samples):
+        if known is not None:
+            block = np.stack([known.without(frame) for frame in block])
         values = block.astype(np.float64) - shift.reshape(-1, *[1] * (block.ndim - 2))
         axes = (0, *range(2, block.ndim))
         count += block.size // channels
@@ -119,17 +123,22 @@ class Frames:
     statistics: Statistics
     train: tuple[tuple[int, int], ...]  # (array, frame) pairs
     validation: tuple[tuple[int, int], ...]  # empty where there are too few frames to hold any out
+    outliers: Outliers | None = None  # what makes a pixel one; None: every pixel counts
 
     @staticmethod
-    def split(arrays: Sequence[np.ndarray], share: float, seed: int) -> Frames:
-        """Hold out ``share`` of the frames, chosen by ``seed``, where there are at least ten."""
+    def split(arrays: Sequence[np.ndarray], share: float, seed: int, leave_out: bool = True) -> Frames:
+        """Hold out ``share`` of the frames, chosen by ``seed``, where there are at least ten.
+
+        leave_out: hot, dead and saturated pixels, wherever the images are looked at.
+        """
         everything = [(a, i) for a, array in enumerate(arrays) for i in range(len(array))]
         held = min(round(share * len(everything)), len(everything) - 1) if len(everything) >= ENOUGH_FRAMES else 0
         # A permutation of indices: shuffling the images themselves is how half of them get lost (method 8.3).
         order = np.random.default_rng((seed, 1)).permutation(len(everything))
         validation = sorted(everything[i] for i in order[:held])
         train = sorted(everything[i] for i in order[held:])
-        return Frames(arrays, measure(arrays), tuple(train), tuple(validation))
+        known = outliers.measure(pieces(arrays, 1 << 20)) if leave_out else None
+        return Frames(arrays, measure(arrays, known), tuple(train), tuple(validation), known)
 
     @property
     def dimensions(self) -> int:
@@ -147,7 +156,7 @@ class Frames:
         return max(1, round(crops / batch))
 
     def batch(self, seed: int, step: int, count: int, edges: tuple[int, ...], flips: str) -> np.ndarray:
-        """The normalised crops (count, c, *edges) of training step ``step``, float32.
+        """The normalised crops (count, c, *edges) of training step ``step``, float32; NaN where a pixel is missing.
 
         flips: letters of the axes along which crops may be flipped, such as "y". The noise axis is none of them
         unless the model of the noise is the same read backwards; rotations would change the noise in any case.
@@ -160,22 +169,18 @@ class Frames:
         rng = np.random.default_rng((seed, 3))
         return self._crops(rng, self.validation or self.train, count, edges, "")
 
-    def windows(self, pixels: int = 1 << 21, edge: int = 256) -> list[np.ndarray]:
-        """Normalised pieces (c, *space) of frames from beginning to end, about ``pixels`` in all, float32."""
-        everything = sorted({*self.train, *self.validation})
-        rng = np.random.default_rng(0)
-        budget = max(1, pixels // len(everything))  # pixels to take from each frame, where all are looked at
-        step = max(1, len(everything) * edge**2 // (8 * pixels))  # of very many frames, only some
-        found = []
-        for a, i in everything[::step]:
-            space = self.arrays[a].shape[2:]
-            # Never larger than the frame: padding would repeat noise.
-            longest = min(edge, max(SMALLEST_EDGE, round(pixels ** (1 / len(space)))))
-            size = tuple(min(n, longest) for n in space)
-            fit = int(np.prod([n // s for n, s in zip(space, size, strict=True)]))
-            count = max(1, min(fit, budget * step // int(np.prod(size))))
-            found += [self._crop(rng, (a, i), size) for _ in range(count)]
-        return [self.statistics.normalise(crop[None])[0] for crop in found]
+    def windows(self, pixels: int = 1 << 21) -> list[np.ndarray]:
+        """Normalised pieces (c, *space) of frames from beginning to end, float32, without outliers."""
+        found = pieces(self.arrays, pixels)
+        if self.outliers is not None:
+            found = [self.outliers.without(piece) for piece in found]
+        return [self.statistics.normalise(piece[None])[0] for piece in found]
+
+    def ceiling(self) -> np.ndarray:
+        """(c,): the value at which pixels saturate, normalised; infinite where they do not."""
+        if self.outliers is None:
+            return np.full(len(self.statistics.mean), np.inf)
+        return (self.outliers.ceiling - np.array(self.statistics.mean)) / np.array(self.statistics.std)
 
     def _crops(
         self,
@@ -187,22 +192,48 @@ class Frames:
     ) -> np.ndarray:
         pixels = np.array([np.prod(self.arrays[a].shape[2:], dtype=float) for a, _ in frames])
         chosen = rng.choice(len(frames), size=count, p=pixels / pixels.sum())
-        crops = [self._crop(rng, frames[index], edges) for index in chosen]
         letters = "zyx"[-len(edges) :]
-        for index, crop in enumerate(crops):
+        crops = [_crop(rng, self.arrays[a][i], edges) for a, i in (frames[index] for index in chosen)]
+        normalised = normalise(np.stack(crops), self.statistics, self.outliers)
+        for crop in normalised:
             flipped = [1 + axis for axis, letter in enumerate(letters) if letter in flips and rng.random() < 0.5]
-            crops[index] = np.flip(crop, tuple(flipped))
-        return self.statistics.normalise(np.stack(crops))
+            crop[...] = np.flip(crop, tuple(flipped)).copy()
+        return normalised
 
-    def _crop(self, rng: np.random.Generator, where: tuple[int, int], edges: tuple[int, ...]) -> np.ndarray:
-        array, frame = where
-        pixels = self.arrays[array][frame]
-        starts = [
-            int(rng.integers(max(size - edge, 0) + 1)) for size, edge in zip(pixels.shape[1:], edges, strict=True)
-        ]
-        crop = pixels[(slice(None), *(slice(start, start + edge) for start, edge in zip(starts, edges, strict=True)))]
-        short = [(0, edge - size) for size, edge in zip(crop.shape[1:], edges, strict=True)]
-        return np.pad(crop, [(0, 0), *short], mode="symmetric") if any(after for _, after in short) else crop
+
+def normalise(pixels: np.ndarray, statistics: Statistics, known: Outliers | None) -> np.ndarray:
+    """(n, c, *space) in grey values -> float32, mean 0 and standard deviation 1; NaN where a pixel is an outlier."""
+    normalised = statistics.normalise(pixels)
+    if known is not None:
+        for image, result in zip(pixels, normalised, strict=True):
+            result[known.mask(image)] = np.nan
+    return normalised
+
+
+def pieces(arrays: Sequence[np.ndarray], pixels: int = 1 << 21, edge: int = 256) -> list[np.ndarray]:
+    """Pieces (c, *space) of the frames of arrays (n, c, *space) from beginning to end, about ``pixels`` in all."""
+    everything = [(a, i) for a, array in enumerate(arrays) for i in range(len(array))]
+    rng = np.random.default_rng(0)
+    budget = max(1, pixels // len(everything))  # pixels to take from each frame, where all are looked at
+    step = max(1, len(everything) * edge**2 // (8 * pixels))  # of very many frames, only some
+    found = []
+    for a, i in everything[::step]:
+        space = arrays[a].shape[2:]
+        # Never larger than the frame: padding would repeat noise.
+        longest = min(edge, max(SMALLEST_EDGE, round(pixels ** (1 / len(space)))))
+        size = tuple(min(n, longest) for n in space)
+        fit = int(np.prod([n // s for n, s in zip(space, size, strict=True)]))
+        count = max(1, min(fit, budget * step // int(np.prod(size))))
+        found += [_crop(rng, arrays[a][i], size) for _ in range(count)]
+    return found
+
+
+def _crop(rng: np.random.Generator, frame: np.ndarray, edges: tuple[int, ...]) -> np.ndarray:
+    """A random crop (c, *edges) of a frame (c, *space), padded by mirror images where the frame is smaller."""
+    starts = [int(rng.integers(max(size - edge, 0) + 1)) for size, edge in zip(frame.shape[1:], edges, strict=True)]
+    crop = frame[(slice(None), *(slice(start, start + edge) for start, edge in zip(starts, edges, strict=True)))]
+    short = [(0, edge - size) for size, edge in zip(crop.shape[1:], edges, strict=True)]
+    return np.pad(crop, [(0, 0), *short], mode="symmetric") if any(after for _, after in short) else crop
 
 
 @dataclass(frozen=True)
@@ -274,8 +305,23 @@ def prepare(
         method = "cosdd" if dimensions == 1 else "blind-row"
     found = {"dimensions": dimensions, "channels": channels, "noise_axis": noise_axis}
     settings = config.build(preset, *layers, {"method": method, "model": found})
-    frames = Frames.split(arrays, settings.train.validation, settings.train.seed)
-    return Ready(settings, frames, tuple(read), inspection, _doubts(arrays, found["noise_axis"], inspection, read[0]))
+    frames = Frames.split(arrays, settings.train.validation, settings.train.seed, settings.train.outliers)
+    notes = _doubts(arrays, found["noise_axis"], inspection, read[0]) + _left_out(frames)
+    return Ready(settings, frames, tuple(read), inspection, notes)
+
+
+def _left_out(frames: Frames) -> tuple[str, ...]:
+    """What share of the pixels is not trusted, where it is worth a word."""
+    if frames.outliers is None:
+        return ()
+    looked_at = pieces(frames.arrays, 1 << 20)
+    share = sum(int(frames.outliers.mask(piece).sum()) for piece in looked_at) / sum(piece.size for piece in looked_at)
+    if share < WORTH_A_WORD:
+        return ()
+    return (
+        f"{share:.3%} of the pixels stand out from all their neighbours (hot or dead pixels, cosmic rays): nothing is "
+        "learned from them, and denoising replaces them; --set train.outliers=false keeps them",
+    )
 
 
 def _doubts(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from cosdd import checkpoint as files
-from cosdd import device, images
+from cosdd import data, device, images, outliers
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.images import Image
@@ -208,8 +208,11 @@ class Denoiser:
             )
         where = device.best()
         network = network.to(where)
+        known = None
+        if self.checkpoint.settings.train.outliers:
+            known = outliers.measure(data.pieces([frames], 1 << 20))
         for index in range(len(frames)):
-            x = torch.from_numpy(statistics.normalise(frames[index : index + 1])).to(where)
+            x = torch.from_numpy(data.normalise(frames[index : index + 1], statistics, known)).to(where)
             if isinstance(network, BlindRow):
                 strips = network.posterior_by_strips(x)
                 share, mean, std = 0.0, x, None

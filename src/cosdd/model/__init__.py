@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cosdd import config
 from cosdd.model.blindrow import BlindRow
 from cosdd.model.ladder import Draw, Ladder, fresh_noise
-from cosdd.model.layers import pad_to_multiple
+from cosdd.model.layers import fill_missing, pad_to_multiple
 from cosdd.model.noise import NoiseDecoder
 from cosdd.model.signal import SignalDecoder
 from cosdd.model.unet import UNet
@@ -60,6 +60,9 @@ class COSDD(nn.Module):
             # Noisy image -> mean of the clean images in one pass (Salmon and Krull 2023).
             features = [s.direct_features * min(2**level, 2) for level in range(self.ladder.stride.bit_length())]
             self.direct = UNet(s.dimensions, s.channels, s.channels, features, padding=s.padding)
+        # Nothing is learned from pixels at or above this value: there the detector saturates.
+        self.ceiling: Tensor
+        self.register_buffer("ceiling", torch.full((s.channels,), torch.inf), persistent=False)
 
     @property
     def stride(self) -> int:
@@ -81,19 +84,25 @@ class COSDD(nn.Module):
         """Loss terms by name, scalars: nll, kl and elbo in nats per pixel (method 2.1), signal and direct as
         mean squared errors; ``loss`` is what training minimises; ``kl_levels`` the KL of each level, finest first.
 
-        Edges of ``x`` must be multiples of ``stride``. ``progress`` is the share of the training budget that is
-        used: the direct denoiser joins in when its targets have settled.
+        Edges of ``x`` must be multiples of ``stride``; pixels that are NaN are missing. ``progress`` is the share of
+        the training budget that is used: the direct denoiser joins in when its targets have settled.
         """
+        x, known = fill_missing(x)
+        trusted = known & (x < self.ceiling.reshape(-1, *[1] * self.settings.dimensions))
+
+        def mean(values: Tensor) -> Tensor:
+            return (values * trusted).sum() / trusted.sum().clamp_min(1)
+
         code, kl_sums = self.ladder.top_down(self.ladder.bottom_up(x), draw)
         kl_levels = torch.stack(kl_sums) / x.numel()
-        nll = self.noise.nll(x, code).mean()
+        nll = mean(self.noise.nll(x, code))
         # Stop-gradient: regression to the noisy image would pull noise into the latents (method 2.3).
         clean = self.signal(code.detach())
         terms = {
             "nll": nll,
             "kl": kl_levels.sum(),
             "elbo": -(nll + kl_levels.sum()),
-            "signal": F.mse_loss(clean, x),
+            "signal": mean((clean - x).square()),
             "kl_levels": kl_levels.detach(),
         }
         terms["loss"] = terms["signal"] - terms["elbo"]
@@ -104,7 +113,7 @@ class COSDD(nn.Module):
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> tuple[list[Tensor], tuple[slice, ...]]:
         """Bottom-up features of an image of any size, and the slices that cut it out of the padded one."""
-        padded, window = pad_to_multiple(x, self.stride, margin=self.stride)
+        padded, window = pad_to_multiple(fill_missing(x)[0], self.stride, margin=self.stride)
         return self.ladder.bottom_up(padded), window
 
     def sample(
@@ -117,5 +126,5 @@ class COSDD(nn.Module):
     def denoise_directly(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         """The direct denoiser's estimate of the mean of the clean images."""
         assert self.direct is not None
-        padded, window = pad_to_multiple(x, self.direct.stride, margin=self.stride)
+        padded, window = pad_to_multiple(fill_missing(x)[0], self.direct.stride, margin=self.stride)
         return self.direct(padded)[window]

@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cosdd.config import InputError
+from cosdd.model.layers import fill_missing
 from cosdd.model.unet import UNet
 from cosdd.noisefloor import NoiseFloor
 
@@ -35,6 +36,7 @@ AXIS = {"x": -1, "none": -1, "y": -2, "z": -3}
 # learned, which keeps every covariance safely positive definite in float32.
 FLOOR = 1e-4
 NUGGET = 1e-5
+UNKNOWN = 1e4  # variance of the noise of a pixel that is missing: its value says nothing
 DOUBTFUL = 0.2  # share of structure at which the measured noise counts half
 
 
@@ -242,6 +244,9 @@ class BlindRow(nn.Module):
         nn.init.constant_(self.neighbours[:, period - 2 : period], 0.5)
         self.factor = nn.Parameter(torch.full((channels, len(widths), 1), 0.1))
         self.noise = RowNoise(channels)
+        # Nothing is learned from pixels at or above this value: there the detector saturates.
+        self.ceiling: Tensor
+        self.register_buffer("ceiling", torch.full((channels,), math.inf), persistent=False)
 
     def prior(
         self, x: Float[Tensor, "b c *space"], offset: int
@@ -276,36 +281,41 @@ class BlindRow(nn.Module):
     def forward(self, x: Float[Tensor, "b c *space"], progress: float = 1.0) -> dict[str, Tensor]:
         """Loss of one random lattice of rows. `progress` is there for COSDD's sake: nothing here waits for a time.
 
+        Pixels of ``x`` that are NaN are missing: nothing is learned from them, nor from saturated ones.
         `nll` is -log p(row | other rows) in nats per pixel. It knows only the sum of signal uncertainty and noise,
         so `loss` also holds the noise at what was measured across the rows.
         """
-        x = x.movedim(self.axis, -1)
+        x, known = fill_missing(x)
+        trusted = known & (x < self.ceiling.reshape(-1, *[1] * self.dimensions))
+        x, trusted = x.movedim(self.axis, -1), trusted.movedim(self.axis, -1)
         offset = int(torch.randint(min(self.period, x.shape[-2]), ()))
         mean, factors = self.prior(x, offset)
         with torch.autocast(x.device.type, enabled=False):
-            row = self._rows(x[..., offset :: self.period, :])[:, :, 0]
+            row, trusted = (self._rows(image[..., offset :: self.period, :])[:, :, 0] for image in (x, trusted))
             white, correlated = self.noise.white(mean), self.noise.correlated(mean)
             nll = RowEvidence.apply(
                 row - mean,
-                white,
+                white + UNKNOWN * ~trusted,
                 correlated.sqrt(),
                 self.noise.toeplitz(row.shape[-1]),
                 self.noise.offset(),
                 factors,
                 self._kernels(row),
             )
-            nll = nll.mean() / row.shape[-1]
+            # What a pixel of such variance adds is no evidence, and is taken out again.
+            nll = nll.sum() - 0.5 * math.log(2 * math.pi * UNKNOWN) * (~trusted).sum()
+            nll = nll / trusted.sum().clamp_min(1)
             loss = nll + self.anchor * self.noise.mismatch()
         return {
             "loss": loss,
             "nll": nll.detach(),
-            "blind_mse": (row - mean).detach().square().mean(),
+            "blind_mse": ((row - mean).detach().square() * trusted).sum() / trusted.sum().clamp_min(1),
         }
 
     def posterior(
         self, x: Float[Tensor, "b c *space"], window: int = 64, batch: int = 2048, pixels: int = 1 << 22
     ) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]:
-        """Mean and standard deviation of the clean image given the noisy one.
+        """Mean and standard deviation of the clean image given the noisy one, in which missing pixels are NaN.
 
         Rows are solved in windows of that many pixels, half overlapping, of which the middle is kept: what lies
         more than `window / 4` pixels away does not matter. `batch` rows at a time and strips of about that many
@@ -319,11 +329,12 @@ class BlindRow(nn.Module):
         self, x: Float[Tensor, "b c *space"], window: int = 64, batch: int = 2048, pixels: int = 1 << 22
     ) -> Iterator[tuple[float, Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]]:
         """`posterior` while it grows, for those who want to know how far it is: yields (share done, mean, std)."""
-        x = x.movedim(self.axis, -1)
+        x, known = (image.movedim(self.axis, -1) for image in fill_missing(x))
         mean, std = torch.empty_like(x), torch.empty_like(x)
         for strip, seen in self._strips(x.shape[-2], x.numel() // x.shape[-2], pixels):
             inside = slice(strip.start - seen.start, strip.stop - seen.start)
-            for result, part in zip((mean, std), self._strip(x[..., seen, :], window, batch), strict=True):
+            solved = self._strip(x[..., seen, :], known[..., seen, :], window, batch)
+            for result, part in zip((mean, std), solved, strict=True):
                 result[..., strip, :] = part[..., inside, :]
             yield strip.stop / x.shape[-2], mean.movedim(-1, self.axis), std.movedim(-1, self.axis)
 
@@ -343,18 +354,19 @@ class BlindRow(nn.Module):
             yield slice(start, stop), slice(max(0, start - halo), min(lines, stop + halo))
 
     def _strip(
-        self, x: Float[Tensor, "b c *space"], window: int, batch: int
+        self, x: Float[Tensor, "b c *space"], known: Bool[Tensor, "b c *space"], window: int, batch: int
     ) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]:
         """`posterior` of an image whose noise axis is the last."""
         mean, std = torch.empty_like(x), torch.empty_like(x)
         for offset in range(min(self.period, x.shape[-2])):
-            rows = x[..., offset :: self.period, :]
+            rows, there = x[..., offset :: self.period, :], known[..., offset :: self.period, :]
             prior_mean, factors = self.prior(x, offset)
             with torch.autocast(x.device.type, enabled=False):  # covariances keep all their digits
                 solved = [
                     self._solve(*part, window)
                     for part in zip(
                         self._rows(rows)[:, :, 0].split(batch, 1),
+                        self._rows(there)[:, :, 0].split(batch, 1),
                         prior_mean.split(batch, 1),
                         factors.split(batch, 1),
                         strict=True,
@@ -368,6 +380,7 @@ class BlindRow(nn.Module):
     def _solve(
         self,
         row: Float[Tensor, "c n w"],
+        known: Bool[Tensor, "c n w"],
         mean: Float[Tensor, "c n w"],
         factors: Float[Tensor, "c n g r w"],
         window: int,
@@ -379,7 +392,7 @@ class BlindRow(nn.Module):
             span = slice(start, start + window)
             signal = signal_covariance(factors[..., span], self._kernels(row[..., span]))
             total = signal + self.noise.covariance(mean[..., span])
-            total.diagonal(dim1=-2, dim2=-1).mul_(1 + NUGGET)
+            total.diagonal(dim1=-2, dim2=-1).mul_(1 + NUGGET).add_(~known[..., span], alpha=UNKNOWN)
             # A later window overwrites the rim of the one before it, except for the rim of its own.
             keep = slice(0 if start == 0 else window // 4, window if start + window == width else window - window // 4)
             cholesky = torch.linalg.cholesky(total)

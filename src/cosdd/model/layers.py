@@ -5,14 +5,33 @@ Layers take plain values. Tensors are ``(b, c, *space)``; the last space axis is
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 ACTIVATION = {"mish": nn.Mish, "silu": nn.SiLU, "relu": nn.ReLU}
+
+
+def fill_missing(x: Float[Tensor, "b c *space"]) -> tuple[Float[Tensor, "b c *space"], Bool[Tensor, "b c *space"]]:
+    """Missing pixels (NaN) replaced by the mean of their neighbours, 0 where those miss too; and which are known."""
+    known = ~torch.isnan(x)
+    if known.all():
+        return x, known
+    batch, channel, *position = (~known).nonzero(as_tuple=True)
+    total, count = torch.zeros_like(x[batch, channel, *position]), torch.zeros_like(batch)
+    for step in product((-1, 0, 1), repeat=len(position)):
+        near = [(p + s).clamp(0, size - 1) for p, s, size in zip(position, step, x.shape[2:], strict=True)]
+        neighbour = x[batch, channel, *near]
+        total += torch.where(neighbour.isnan(), 0, neighbour)
+        count += ~neighbour.isnan()
+    filled = x.clone()
+    filled[batch, channel, *position] = total / count.clamp_min(1)
+    return filled, known
 
 
 def convolution(
