@@ -130,7 +130,8 @@ def results() -> list[str]:
                     f"- two-photon calcium imaging, 20 frames, about one photon per pixel ({method}): mean squared "
                     f"error against the mean of the other frames {run['mse_noisy']:,} noisy, "
                     f"{run['mse_best_gaussian']:,} best Gaussian filter, **{run['mse_denoised']:,}** denoised "
-                    f"({gain:.0f} % below noisy; {run['mse_of_the_reference']:,} of it is the noise of that mean)."
+                    + (f"and {run['mse_with_flips']:,} with `--flips` " if "mse_with_flips" in run else "")
+                    + f"({gain:.0f} % below noisy; {run['mse_of_the_reference']:,} of it is the noise of that mean)."
                     + _in_place(run)
                 )
             else:

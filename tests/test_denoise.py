@@ -264,6 +264,40 @@ def test_the_noise_of_the_papers_model_is_no_formula():
         denoiser().noise()
 
 
+# ------------------------------------------------------------------------------------------------ flips
+
+
+def blind_row() -> Denoiser:
+    torch.manual_seed(0)
+    settings = config.build("tiny", {"method": "blind-row", "blind_row": {"features": [4, 6]}})
+    network = build(settings)
+    with torch.no_grad():
+        for parameter in network.network.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return Denoiser(Checkpoint(settings, Statistics((1000.0,), (100.0,), 0.0), network, (), 1, 1.0))  # type: ignore[arg-type]
+
+
+def test_flips_average_over_the_four_mirrored_images():
+    model, noisy = blind_row(), NOISY[:1]
+    plain = model.denoise(noisy)
+    seen = []
+    flipped = model.denoise(noisy, flips=True, progress=seen.append)
+    views = [model.denoise(np.flip(noisy, axes).copy()) for axes in ((), (1,), (2,), (1, 2))]
+    mean = np.mean([np.flip(v.mean, axes) for v, axes in zip(views, ((), (1,), (2,), (1, 2)), strict=True)], axis=0)
+    np.testing.assert_allclose(flipped.mean, mean, rtol=1e-5)
+    assert np.abs(flipped.mean - plain.mean).max() > 1
+    np.testing.assert_allclose(model.denoise(np.flip(noisy, 1).copy(), flips=True).mean[:, ::-1], mean, rtol=1e-5)
+    stds = [np.flip(v.std, axes) for v, axes in zip(views, ((), (1,), (2,), (1, 2)), strict=True) if v.std is not None]
+    np.testing.assert_allclose(flipped.std, np.sqrt(np.mean(np.square(stds), axis=0)), rtol=1e-4)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+
+
+def test_flips_are_refused_where_noise_of_any_shape_is_learned():
+    with pytest.raises(InputError, match="--flips is for blind-row models"):
+        denoiser().denoise(NOISY, flips=True)
+
+
 # -------------------------------------------------------------------------------------- progress, stream
 
 

@@ -153,6 +153,9 @@ def denoise(
     std: Annotated[bool, typer.Option("--std", help="Also write the standard deviation over the samples.")] = False,
     save_samples: Annotated[int, typer.Option(help="Also write this many single samples.")] = 0,
     direct: Annotated[bool, typer.Option("--direct", help="Use the direct denoiser: one pass, no samples.")] = False,
+    flips: Annotated[
+        bool, typer.Option("--flips", help="Average over mirrored images too: a little better, four times the work.")
+    ] = False,
     dtype: Annotated[
         str, typer.Option(help="float32, or same: the integer type of the input, rounded and clipped.")
     ] = "float32",
@@ -167,7 +170,7 @@ def denoise(
     from cosdd.denoise import Settings as DenoiseSettings
 
     wanted = outputs.Wanted(std=std, samples=save_samples, dtype=dtype)
-    asked = DenoiseSettings(samples=samples, save_samples=save_samples, direct=direct, seed=seed)
+    asked = DenoiseSettings(samples=samples, save_samples=save_samples, direct=direct, flips=flips, seed=seed)
     if direct and std:
         raise InputError("--std needs samples and --direct draws none: leave out one of them")
     denoiser = Denoiser.load(model)

@@ -22,6 +22,7 @@ from cosdd.images import Image
 from cosdd.model import COSDD, BlindRow
 
 SAMPLES = 100  # the paper's number
+MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
 # Pixels that go through the networks together: as many samples as fit. Results do not depend on it.
 PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**22}
 
@@ -70,6 +71,7 @@ class Settings:
     samples: int = SAMPLES
     save_samples: int = 0
     direct: bool = False
+    flips: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -113,6 +115,7 @@ class Denoiser:
         samples: int = SAMPLES,
         save_samples: int = 0,
         direct: bool = False,
+        flips: bool = False,
         seed: int = 0,
         progress: Callable[[float], None] | None = None,
     ) -> Result:
@@ -120,7 +123,8 @@ class Denoiser:
 
         axes: letters such as "TYX" where an array or file does not say (2-D is YX, 3-D is TYX).
         samples: posterior samples to average. save_samples: how many of them to return.
-        direct: use the direct denoiser, one pass. progress: called with the share done, 0 to 1.
+        direct: use the direct denoiser, one pass. flips: average over the mirrored images too (blind-row models),
+        four times the work. progress: called with the share done, 0 to 1.
         Raises InputError for images that the model cannot denoise.
         """
         if isinstance(noisy, Image):
@@ -129,7 +133,7 @@ class Denoiser:
             image = images.read(noisy, axes)
         else:
             image = images.from_array(np.asarray(noisy), axes)
-        settings = Settings(samples, save_samples, direct, seed)
+        settings = Settings(samples, save_samples, direct, flips, seed)
         frames = self.frames(image)
         means, stds, kept = [], [], []
         for frame in self.stream(frames, settings):
@@ -206,6 +210,8 @@ class Denoiser:
                 "a blind-row model knows mean and standard deviation and draws no samples: leave out "
                 "--save-samples, or train with --method cosdd"
             )
+        if settings.flips and not isinstance(network, BlindRow):
+            raise InputError("--flips is for blind-row models: this one averages over samples; try more --samples")
         where = device.best()
         network = network.to(where)
         known = None
@@ -214,13 +220,7 @@ class Denoiser:
         for index in range(len(frames)):
             x = torch.from_numpy(data.normalise(frames[index : index + 1], statistics, known)).to(where)
             if isinstance(network, BlindRow):
-                strips = network.posterior_by_strips(x)
-                share, mean, std = 0.0, x, None
-                while share < 1:
-                    with self._arithmetic(where):
-                        share, mean, std = next(strips)
-                    yield (index + share) / len(frames)
-                yield self._result(mean, std, [])
+                yield from self._solved(network, x, index, len(frames), settings)
             elif settings.direct:
                 with self._arithmetic(where):
                     mean = network.denoise_directly(x)
@@ -241,6 +241,26 @@ class Denoiser:
             None if std is None else statistics.restore_std(std.float().cpu().numpy())[0],
             np.stack([statistics.restore(sample.numpy())[0] for sample in samples]) if samples else None,
         )
+
+    def _solved(
+        self, network: BlindRow, x: Tensor, index: int, count: int, settings: Settings
+    ) -> Iterator[Result | float]:
+        """In closed form; with flips the average over mirrored images, in which the learned noise is the same."""
+        views = ((), *MIRRORS) if settings.flips else ((),)
+        mean, std = x, x
+        for done, axes in enumerate(views):
+            share, one, spread = 0.0, x, x
+            strips = network.posterior_by_strips(x.flip(axes) if axes else x)
+            while share < 1:
+                with self._arithmetic(x.device):
+                    share, one, spread = next(strips)
+                yield (index + (done + share) / len(views)) / count
+            if not axes:
+                mean, std = one, spread
+                continue
+            mean = mean.lerp(one.flip(axes), 1 / (done + 1))
+            std = std.square().lerp(spread.flip(axes).square(), 1 / (done + 1)).sqrt()
+        yield self._result(mean, std, [])
 
     def _sampled(
         self, network: COSDD, x: Tensor, index: int, count: int, settings: Settings
