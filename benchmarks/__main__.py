@@ -51,9 +51,17 @@ def main() -> None:
         chosen = list(methods.METHODS) if asked.methods == "all" else asked.methods.split(",")
         images = list(sets.SETS) if asked.sets == "all" else asked.sets.split(",")
         protocol = table.Protocol(asked.budget, asked.clock, asked.test_images, asked.limit)
-        table.run(chosen, images, asked.seeds, protocol, f"python -m benchmarks {' '.join(sys.argv[1:])}")
+        table.run(chosen, images, asked.seeds, protocol, _command(asked))
     except InputError as error:
         sys.exit(_fault(error))
+
+
+def _command(asked: argparse.Namespace) -> str:
+    """What makes all rows of such a table, whichever were missing this time."""
+    return (
+        f"python -m benchmarks run --budget {asked.budget:g} --clock {asked.clock} --seeds {asked.seeds} "
+        f"--test-images {asked.test_images}"
+    )
 
 
 def _fault(error: InputError) -> int:

@@ -170,11 +170,11 @@ def test_controls_learn_until_their_budget_is_used(fit, monkeypatch):
     scene = np.sin(np.linspace(0, 3, 32))[:, None] + np.zeros(32)
     noisy = (scene + rng.normal(0, 0.5, (12, 32, 32))).astype(np.float32)
     looks = itertools.count()
-    monkeypatch.setattr(Task, "start", lambda self: lambda: next(looks) / 300)  # the same on every machine
+    monkeypatch.setattr(Task, "start", lambda self: lambda: next(looks) / 120)  # the same on every machine
     fitted = fit(Task(noisy, noisy[:2], budget=1, clock="wall", seed=0, extent=0))
     (denoise,) = fitted.estimates.values()
-    assert fitted.steps == 150  # the clock is looked at twice in a step
-    assert np.mean((denoise(noisy[:2]) - scene) ** 2) < 0.5 * np.mean((noisy[:2] - scene) ** 2)
+    assert fitted.steps == 60  # the clock is looked at twice in a step
+    assert np.mean((denoise(noisy[:2]) - scene) ** 2) < 0.7 * np.mean((noisy[:2] - scene) ** 2)
 
 
 def test_the_row_spectrum_is_that_of_the_noise():

@@ -40,4 +40,11 @@ METHODS = {
     "cosdd": _of("ours", "cosdd", "ours after the paper: direct denoiser, and the mean of 100 samples", learns=True),
     "row-split Noise2Noise": _of("controls", "row_split", "control: even rows predict odd rows", learns=True),
     "row-masked network": _of("controls", "row_masked", "control: rows predicted from the other rows", learns=True),
+    "N2V": _of("peers", "n2v", "white noise only", learns=True, environment="careamics"),
+    "Structured N2V": _of("peers", "structured_n2v", "told the noise's reach", learns=True, environment="careamics"),
+    "N2V2": _of("peers", "n2v2", "white noise only", learns=True, environment="careamics"),
+    "AP-BSN": _of("apbsn", "ap_bsn", "blind-spot network on every fifth pixel", learns=True),
+    "HDN36": _of("hdn", "hdn36", "hierarchical VAE with a noise model from clean images", "clean", learns=True),
+    "CARE": _of("peers", "care", "regression to clean images", "clean", learns=True, environment="careamics"),
+    "Noise2Noise": _of("peers", "noise2noise", "regression to pairs", "second", learns=True, environment="careamics"),
 }  # fmt: skip
