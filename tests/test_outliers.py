@@ -124,6 +124,15 @@ def test_a_hot_pixel_neither_stays_nor_leads_its_neighbours_astray(method):
         assert (given.std[:, 20, 11] > right.std[:, 20, 11]).all()
 
 
+def test_a_model_from_a_file_denoises_as_the_one_that_was_saved(tmp_path):
+    spoiled = stripes(12)[:, 0]
+    spoiled[:, 20, 11] = 60_000
+    model = cosdd.train(spoiled, noise_axis="x", steps=2, quiet=True, settings=SMALL)
+    model.save(tmp_path / "model.safetensors")
+    loaded = cosdd.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(loaded.denoise(spoiled).mean, model.denoise(spoiled).mean)
+
+
 @pytest.mark.parametrize("method", ["blind-row", "cosdd"])
 def test_training_learns_the_same_whatever_a_hot_pixel_says(method):
     """Weights of two runs whose defects differ in value alone are equal."""

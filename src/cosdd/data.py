@@ -176,11 +176,12 @@ class Frames:
             found = [self.outliers.without(piece) for piece in found]
         return [self.statistics.normalise(piece[None])[0] for piece in found]
 
-    def ceiling(self) -> np.ndarray:
-        """(c,): the value at which pixels saturate, normalised; infinite where they do not."""
+    def ceiling(self) -> tuple[float, ...]:
+        """The value at which pixels saturate, for each channel, normalised; infinite where they do not."""
         if self.outliers is None:
-            return np.full(len(self.statistics.mean), np.inf)
-        return (self.outliers.ceiling - np.array(self.statistics.mean)) / np.array(self.statistics.std)
+            return (np.inf,) * len(self.statistics.mean)
+        mean, std = np.array(self.statistics.mean), np.array(self.statistics.std)
+        return tuple(((self.outliers.ceiling - mean) / std).tolist())
 
     def _crops(
         self,

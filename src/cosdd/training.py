@@ -98,7 +98,7 @@ def start(settings: config.Config, frames: Frames) -> Run:
     if isinstance(network, COSDD):
         network.noise.set_smallest_sigma(frames.statistics.smallest_sigma())
     notes = measured_noise(network, frames) if isinstance(network, BlindRow) and network.anchor else ()
-    network.ceiling.copy_(torch.from_numpy(frames.ceiling()))
+    network.ceiling = frames.ceiling()
     if settings.model.dimensions == 2:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = {"adamax": torch.optim.Adamax, "adam": torch.optim.Adam}[settings.train.optimiser]

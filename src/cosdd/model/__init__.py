@@ -61,8 +61,7 @@ class COSDD(nn.Module):
             features = [s.direct_features * min(2**level, 2) for level in range(self.ladder.stride.bit_length())]
             self.direct = UNet(s.dimensions, s.channels, s.channels, features, padding=s.padding)
         # Nothing is learned from pixels at or above this value: there the detector saturates.
-        self.ceiling: Tensor
-        self.register_buffer("ceiling", torch.full((s.channels,), torch.inf), persistent=False)
+        self.ceiling: tuple[float, ...] = (torch.inf,) * s.channels
 
     @property
     def stride(self) -> int:
@@ -88,7 +87,7 @@ class COSDD(nn.Module):
         the training budget that is used: the direct denoiser joins in when its targets have settled.
         """
         x, known = fill_missing(x)
-        trusted = known & (x < self.ceiling.reshape(-1, *[1] * self.settings.dimensions))
+        trusted = known & (x < x.new_tensor(self.ceiling).reshape(-1, *[1] * self.settings.dimensions))
 
         def mean(values: Tensor) -> Tensor:
             return (values * trusted).sum() / trusted.sum().clamp_min(1)

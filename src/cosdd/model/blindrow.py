@@ -245,8 +245,7 @@ class BlindRow(nn.Module):
         self.factor = nn.Parameter(torch.full((channels, len(widths), 1), 0.1))
         self.noise = RowNoise(channels)
         # Nothing is learned from pixels at or above this value: there the detector saturates.
-        self.ceiling: Tensor
-        self.register_buffer("ceiling", torch.full((channels,), math.inf), persistent=False)
+        self.ceiling: tuple[float, ...] = (math.inf,) * channels
 
     def prior(
         self, x: Float[Tensor, "b c *space"], offset: int
@@ -286,7 +285,7 @@ class BlindRow(nn.Module):
         so `loss` also holds the noise at what was measured across the rows.
         """
         x, known = fill_missing(x)
-        trusted = known & (x < self.ceiling.reshape(-1, *[1] * self.dimensions))
+        trusted = known & (x < x.new_tensor(self.ceiling).reshape(-1, *[1] * self.dimensions))
         x, trusted = x.movedim(self.axis, -1), trusted.movedim(self.axis, -1)
         offset = int(torch.randint(min(self.period, x.shape[-2]), ()))
         mean, factors = self.prior(x, offset)
