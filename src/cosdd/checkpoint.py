@@ -92,8 +92,7 @@ def load(path: str | Path) -> Checkpoint:
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
                 raise InputError(f"{path}: the model's header is damaged ({_brief(error)})") from None
             with torch.device("meta"):  # shapes only, nothing allocated
-                network = build(settings)
-            wanted = network.state_dict()
+                wanted = build(settings).state_dict()
             if set(wanted) != set(file.entries):
                 raise InputError(f"{path}: the model's tensors do not fit its settings")
             for name, value in wanted.items():
@@ -105,6 +104,8 @@ def load(path: str | Path) -> Checkpoint:
             weights = file.tensors()
     except (tensorfile.Damaged, OSError) as error:
         raise InputError(f"{path}: not a model file, or damaged ({_brief(error)})") from None
+    with torch.random.fork_rng(devices=[]):
+        network = build(settings)  # no larger than the file, now that it fits
     network.load_state_dict(weights, assign=True)
     return Checkpoint(settings, statistics, network.eval(), history, steps, seconds, version)
 

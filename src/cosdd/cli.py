@@ -140,7 +140,7 @@ def train(
             out.print(f"learned noise{f' of channel {channel}' if len(learned) > 1 else ''}: {noise.describe()}")
     out.print(f"model: {output}   history: {history}")
     inputs = " ".join(_quoted(name) for name in files)
-    out.print(f"next: [bold]cosdd denoise {_quoted(str(output))} {inputs} -o denoised[/bold]")
+    out.print(f"next: cosdd denoise {_quoted(str(output))} {inputs} -o denoised", style="bold")
 
 
 @app.command()
@@ -240,7 +240,7 @@ def report(
     with progress.bar("looking") as show:
         for share in pages.page(denoiser, image, output, facts, overwrite):
             show(share)
-    out.print(f"look at: [bold]{output}[/bold]")
+    out.print(f"look at: {output}", style="bold")
 
 
 @app.command()
@@ -352,7 +352,8 @@ def simulate(
             show(share)
     noisy, summary = output / "noisy", output / recipes.SUMMARY
     out.print(f"{len(paths)} file(s): {noisy}, {output / 'clean'}; recipe and options: {summary}")
-    out.print(f"next: [bold]cosdd train {_quoted(str(noisy))} -o {_quoted(str(output / 'model.safetensors'))}[/bold]")
+    model = _quoted(str(output / "model.safetensors"))
+    out.print(f"next: cosdd train {_quoted(str(noisy))} -o {model}", style="bold")
 
 
 @app.command()
@@ -391,10 +392,11 @@ def demo(
     gain = summary["psnr_denoised"] - summary["psnr_noisy"]
     over = summary["psnr_denoised"] - summary["psnr_gaussian"]
     out.print(f"gain over noisy {gain:+.2f} dB, over the best Gaussian filter {over:+.2f} dB")
-    out.print(f"look at: [bold]{output / 'before_after.png'}[/bold] and [bold]{output / 'report.html'}[/bold]")
+    out.print(f"look at: {output / 'before_after.png'} and {output / 'report.html'}", style="bold")
     out.print(
-        f"next: [bold]cosdd denoise {_quoted(str(output / 'model.safetensors'))} "
-        f"{_quoted(str(output / 'noisy_test.tif'))} -o {_quoted(str(output / 'again'))} --std[/bold]"
+        f"next: cosdd denoise {_quoted(str(output / 'model.safetensors'))} "
+        f"{_quoted(str(output / 'noisy_test.tif'))} -o {_quoted(str(output / 'again'))} --std",
+        style="bold",
     )
 
 
@@ -445,7 +447,7 @@ def _out_of_memory(error: Exception) -> InputError:
 
 
 def _complain(error: InputError) -> None:
-    print("cosdd: " + " ".join(str(error).split()), file=sys.stderr)
+    print("cosdd: " + progress.plain(" ".join(str(error).split())), file=sys.stderr)
 
 
 def _layers(

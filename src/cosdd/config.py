@@ -37,7 +37,8 @@ def seconds(value: Any) -> Any:
     return float(match[1]) * {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=1e9)]
+LARGEST_TEXT, DEEPEST = 100_000, 20  # characters and levels of a YAML text that is still a configuration
 
 
 class Section(BaseModel):
@@ -113,7 +114,7 @@ class Model(Section):
 class BlindRow(Section):
     """The blind-row Bayesian denoiser (docs/blind-row.md); dimensions, channels and noise axis are those of model."""
 
-    features: tuple[int, ...] = Field(
+    features: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = Field(
         default=(32, 48, 64),
         min_length=1,
         max_length=8,
@@ -126,7 +127,7 @@ class BlindRow(Section):
     rank: int = Field(
         default=4, ge=1, le=64, description="Factors per pixel of the signal's uncertainty along the row."
     )
-    widths: tuple[float, ...] = Field(
+    widths: tuple[Annotated[float, Field(gt=0, le=1e4)], ...] = Field(
         default=(1.0, 4.0), min_length=1, max_length=8, description="Length scales of that uncertainty in pixels."
     )
     anchor: float = Field(
@@ -140,7 +141,9 @@ class BlindRow(Section):
 class Train(Section):
     """The training run (supplement section 2)."""
 
-    steps: int | None = Field(default=None, ge=1, description="Budget in updates; makes a run exactly repeatable.")
+    steps: int | None = Field(
+        default=None, ge=1, le=10**9, description="Budget in updates; makes a run exactly repeatable."
+    )
     time: Seconds | None = Field(
         default=600, description="Budget in wall-clock time, such as 10m; used where steps is not given."
     )
@@ -166,7 +169,7 @@ class Train(Section):
     warmup: float = Field(
         default=0.03, ge=0, lt=1, description="Share of the budget in which the learning rate rises (schedule budget)."
     )
-    patience: int = Field(default=3, ge=1, description="Validations without gain before the rate falls.")
+    patience: int = Field(default=3, ge=1, le=10**6, description="Validations without gain before the rate falls.")
     ema: float = Field(
         default=0.995, ge=0, lt=1, description="Decay of the moving average of the weights; 0 switches it off."
     )
@@ -174,7 +177,7 @@ class Train(Section):
     validation: float = Field(
         default=0.1, gt=0, lt=1, description="Share of the frames held out where there are at least ten."
     )
-    validations: int = Field(default=40, ge=1, description="Validations during the run.")
+    validations: int = Field(default=40, ge=1, le=10**5, description="Validations during the run.")
     snapshot: Seconds = Field(
         default=30, description="Time between snapshots of the run, from which --resume goes on after a kill."
     )
@@ -298,8 +301,8 @@ def _assigned(assignment: str, expected: str) -> tuple[str, Any]:
     if not (equals and name.strip()):
         raise InputError(f"--set {assignment}: expected {expected}")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # ValueError: an impossible date
+        value = _yaml(text)
+    except (yaml.YAMLError, ValueError):
         raise InputError(f"--set {assignment}: the value is not valid YAML") from None
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         with contextlib.suppress(ValueError):
@@ -307,10 +310,27 @@ def _assigned(assignment: str, expected: str) -> tuple[str, Any]:
     return name.strip(), value
 
 
+def _yaml(text: str) -> Any:
+    """The plain values in a YAML text. Raises YAMLError or ValueError, also for what can grow as it is read."""
+    if len(text) > LARGEST_TEXT:
+        raise ValueError(f"more than {LARGEST_TEXT:,} characters")
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+            raise ValueError("aliases or many levels: write each setting out")
+    try:
+        return yaml.safe_load(text)
+    except (TypeError, AttributeError, OverflowError) as error:  # of values that contradict their tags
+        raise ValueError(str(error)) from None
+
+
 def from_file(path: str | Path) -> dict[str, Any]:
     """Read nested settings from a YAML file. Raises InputError where it is missing or not a mapping."""
     try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(LARGEST_TEXT + 1)
+        settings = _yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a configuration ({error})") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -334,7 +354,7 @@ def _names(location: tuple[int | str, ...]) -> list[str]:
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
     location = first["loc"]
-    name = ".".join(map(str, location))
+    name = ".".join(_brief(str(part)) for part in location)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1]), _names(location), 1, cutoff=0.4)
         prefix = ".".join(map(str, location[:-1]))
@@ -344,4 +364,16 @@ def _one_line(error: ValidationError) -> str:
         return f"setting {name} is unknown: {advice}"
     if first["type"] == "value_error" and isinstance(first["input"], Mapping):
         return f"settings {name}: {first['msg'].removeprefix('Value error, ')}"
-    return f"setting {name}={first['input']!r}: {first['msg'].removeprefix('Value error, ').lower()}"
+    return f"setting {name}={_shown(first['input'])}: {_brief(first['msg'].removeprefix('Value error, ').lower(), 300)}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _brief(repr(value))
+    except ValueError:  # a number with more digits than Python writes
+        return "a number of many digits"
+
+
+def _brief(text: str, most: int = 100) -> str:
+    """One line, and not a long one, whatever a file has put into it."""
+    return " ".join(text.split())[:most]

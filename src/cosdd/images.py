@@ -27,6 +27,7 @@ AXES = "TZCYX"  # ImageJ's order
 SPATIAL = {1: "X", 2: "YX", 3: "ZYX"}  # the axes that are space, by dimensions
 OTHER_AXES = "PIQRAHEVML"  # positions, unnamed sequences, angles, lifetimes, ...: all of them separate images
 
+LARGEST_EXPANSION = 5000  # bytes of pixels for a byte of file; deflate reaches 1032
 _LARGEST = 1e18  # grey value: the square of a larger one does not fit into 32-bit floats
 
 _KINDS = f"an image ({', '.join(SUFFIXES)})"
@@ -274,6 +275,9 @@ def _read_npy(path: Path, given: str | None) -> Image:
 
 def _read_png(path: Path, given: str | None) -> Image:
     """Decode grey or RGB; an alpha channel goes if it hides nothing."""
+    with path.open("rb") as file:
+        head = file.read(24)
+    _refuse_bomb(path, math.prod(int.from_bytes(head[at : at + 4], "big") for at in (16, 20)))
     data = imagecodecs.png_decode(path.read_bytes())
     if data.ndim == 3 and data.shape[-1] in (2, 4):
         if (data[..., -1] != np.iinfo(data.dtype).max).any():
@@ -284,6 +288,7 @@ def _read_png(path: Path, given: str | None) -> Image:
 
 def _read_tiff(path: Path, given: str | None) -> Image:
     with tifffile.TiffFile(path) as tif:
+        pixels = _ome_pixels(tif, path)
         series = [s for s in tif.series if not s.keyframe.is_reduced]  # reduced: thumbnails
         data, axes = _tiff_pixels(tif, series, path)
         kind = series[0].kind
@@ -297,9 +302,7 @@ def _read_tiff(path: Path, given: str | None) -> Image:
         else:
             stated = "axes" in own or kind not in ("shaped", "uniform", "generic")
             data, axes = _file_axes(data, axes, stated, path)
-        if kind == "ome":
-            elements = ElementTree.fromstring(tif.ome_metadata or "").iter()
-            pixels = next(e for e in elements if e.tag.endswith("}Pixels"))
+        if kind == "ome" and pixels is not None:
             names = [e.get("Name", "") for e in pixels if e.tag.endswith("}Channel")]
             scale = _ome_scale(pixels.attrib)
         else:
@@ -310,6 +313,26 @@ def _read_tiff(path: Path, given: str | None) -> Image:
         return Image(data, axes, *scale, tuple(names) if all(names) else ())
 
 
+def _ome_pixels(tif: tifffile.TiffFile, path: Path) -> ElementTree.Element | None:
+    """OME's description of the pixels, read before tifffile follows it. It may name files of its own folder only."""
+    if not (text := tif.ome_metadata):
+        return None
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # nothing OME needs, and the way in which XML grows or reaches out
+        raise _refusal(path, "its OME-XML declares entities", "plain OME-XML", "save it again, e.g. with Fiji")
+    elements = list(ElementTree.fromstring(text).iter())
+    for name in (element.get("FileName") for element in elements):
+        if name and (Path(name).name != name or "\\" in name):
+            raise _refusal(path, f"its OME-XML names the file {name:.80}", "files of the same folder", "save it again")
+    return next((element for element in elements if element.tag.endswith("}Pixels")), None)
+
+
+def _refuse_bomb(path: Path, size: int) -> None:
+    """Refuse an image of ``size`` bytes whose file is too small for it: no known compression of images does that."""
+    if size > max(LARGEST_EXPANSION * path.stat().st_size, 2**28):
+        seen = f"{size / 1e9:.3g} GB of pixels in a file of {path.stat().st_size / 1e6:.3g} MB"
+        raise _refusal(path, seen, "an image file", "it is damaged, or made to fill the memory")
+
+
 def _tiff_pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[np.ndarray, str]:
     """All images of the file as one array, mapped where they lie in one piece; and tifffile's axes."""
     shapes = list(dict.fromkeys(f"{_shape(s)} ({s.axes}) {s.dtype}" for s in series))
@@ -317,6 +340,8 @@ def _tiff_pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple
         seen = f"{len(series)} images of different shape or type: {', '.join(shapes[:4])}"
         raise _refusal(path, seen, "one image per file", "save each as a TIFF of its own")
     first = series[0]
+    if not first.is_multifile:
+        _refuse_bomb(path, sum(s.nbytes for s in series))
     if first.kind == "ome" and any(page is None for s in series for page in s.pages):
         raise _refusal(path, "planes are missing", "all planes of the OME-TIFF", "put its files together")
     if len(series) > 1:

@@ -5,11 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-out = Console(highlight=False, soft_wrap=True)
+
+def plain(text: str) -> str:
+    """Text without control characters: what a file says about itself is shown, and commands no terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+class Page(Console):
+    """Shows text as it is: brackets in a name are no markup."""
+
+    def print(self, *texts: Any, **how: Any) -> None:  # type: ignore[override]
+        super().print(*(plain(text) if isinstance(text, str) else text for text in texts), **how)
+
+
+out = Page(highlight=False, soft_wrap=True, markup=False)
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
 LOOK_EVERY = 0.2  # seconds between looks at the values: reading them may wait for a GPU
 

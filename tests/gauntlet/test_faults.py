@@ -3,6 +3,7 @@
 `make test` tries a few of each, `make gauntlet` hundreds, and counts.
 """
 
+import json
 import os
 import random
 import shutil
@@ -105,7 +106,7 @@ def outputs(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name not in given]
 
 
-@pytest.mark.parametrize("method", ["blind-row", "cosdd"] if FULL else ["cosdd"])
+@pytest.mark.parametrize("method", ["blind-row", "cosdd"] if FULL else ["blind-row"])
 def test_a_training_that_is_killed_ends_with_the_same_weights(folder, method):
     expected: dict[str, torch.Tensor] = {}
 
@@ -406,7 +407,7 @@ def test_many_at_once_leave_one_result(folder):
 def _read_often(path: Path, seconds: float, log: Path) -> None:
     end, found = time.perf_counter() + seconds, {"one of the two": 0, "refused": 0}
     allowed = [2.0, 3.0]
-    while time.perf_counter() < end:
+    while time.perf_counter() < end or not found["one of the two"]:
         try:
             loaded = checkpoint.load(path)
         except InputError:
@@ -415,7 +416,7 @@ def _read_often(path: Path, seconds: float, log: Path) -> None:
             values = {float(value) for w in loaded.network.parameters() for value in w.unique()}
             assert values in ({allowed[0]}, {allowed[1]}), values
             found["one of the two"] += 1
-    log.write_text(repr(found))
+    log.write_text(json.dumps(found))
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -432,17 +433,17 @@ def test_a_model_that_is_replaced_while_it_is_read(tmp_path, in_place):
     seconds = 20.0 if FULL else 0.7
     reader = FORKED.Process(target=_read_often, args=(path, seconds, tmp_path / "log"))
     reader.start()
-    index = 0
+    index, pauses = 0, random.Random(0)
     while reader.is_alive():
         index += 1
         if in_place:
             path.write_bytes(contents[index % 2])
-            time.sleep(0.03)
+            time.sleep(pauses.uniform(0, 0.2))
         else:
             (tmp_path / "new").write_bytes(contents[index % 2])
             os.replace(tmp_path / "new", path)
     assert reader.exitcode == 0
-    found = eval((tmp_path / "log").read_text(), {"__builtins__": {}})
+    found = json.loads((tmp_path / "log").read_text())
     assert found["one of the two"] > 0
     assert in_place or not found["refused"]
     for outcome, number in found.items():
