@@ -13,7 +13,7 @@ SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
 ROOMS = ["config", "progress", "writing", "images", "specimen", "simulate", "metrics", "evaluation", "inspection"]
 ROOMS += ["noisefloor", "outliers", "data", "device", "model", "tensorfile", "checkpoint", "training", "snapshot"]
-ROOMS += ["denoise", "outputs", "checks", "report", "demo", "cli", "__main__"]
+ROOMS += ["generation", "denoise", "outputs", "checks", "report", "demo", "cli", "__main__"]
 
 
 def room(path: Path) -> str:
@@ -61,7 +61,7 @@ print("loaded", *sorted({name.split(".")[0] for name in sys.modules}))
 """
     shown, loaded = run(code).rsplit("loaded", 1)
     assert "exit 0" in shown
-    for verb in ("train", "denoise", "report", "inspect", "evaluate", "simulate", "demo"):
+    for verb in ("train", "denoise", "report", "inspect", "evaluate", "simulate", "generate", "demo"):
         assert verb in shown
     assert not {"torch", "numpy", "scipy", "tifffile", "lightning_fabric", "safetensors"} & set(loaded.split())
 

@@ -9,7 +9,7 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -185,32 +185,21 @@ def denoise(
         out.print(f"{count - len(todo)} of {count} file(s) have their results already")
         # A file with some of its results was being written when the run ended: results appear one after the other.
         paths, overwrite = todo, True
-    failed = 0
     began = time.perf_counter()
-    for path in paths:
-        try:
-            image = images.read(path, axes)
-            frames = denoiser.frames(image)
-            out.print(image.describe())
-            like = checks.likeness(frames, denoiser.checkpoint.statistics)
-            if like.light != "green":
-                out.print(f"note: {like.answer}")
-            with progress.bar("denoising") as show:
-                written = outputs.write_all(
-                    denoiser.stream(frames, asked), image, path, output, wanted, overwrite, show
-                )
-        except (InputError, MemoryError, RuntimeError) as error:
-            if count == 1:
-                raise
-            failed += 1
-            _complain(error if isinstance(error, InputError) else _out_of_memory(error))
-            continue
-        for line in written:
-            out.print(f"  {line}")
+
+    def one(path: Path) -> list[str]:
+        image = images.read(path, axes)
+        frames = denoiser.frames(image)
+        out.print(image.describe())
+        like = checks.likeness(frames, denoiser.checkpoint.statistics)
+        if like.light != "green":
+            out.print(f"note: {like.answer}")
+        with progress.bar("denoising") as show:
+            return outputs.write_all(denoiser.stream(frames, asked), image, path, output, wanted, overwrite, show)
+
+    failed = _each(paths, count, one)
     out.print(f"denoised {len(paths) - failed} of {len(paths)} file(s) in {time.perf_counter() - began:.0f} s")
-    if failed:
-        out.print(f"{failed} failed, each for the reason above; the others are done")
-        raise typer.Exit(2 if failed == count else 1)
+    _tell_failed(failed, count)
 
 
 @app.command()
@@ -357,6 +346,65 @@ def simulate(
 
 
 @app.command()
+def generate(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(help="Model file made by cosdd train.")],
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="Clean or denoised images to make noisy; without any, the model draws images of its own."),
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("generated"),
+    size: Annotated[
+        str | None, typer.Option(help="Edges of the model's own images in pixels, such as 256x256.")
+    ] = None,
+    count: Annotated[int, typer.Option(help="Noisy versions of each file; or images of the model's own.")] = 1,
+    dtype: Annotated[
+        str, typer.Option(help="float32, or same: the integer type of the file, rounded and clipped.")
+    ] = "float32",
+    axes: Axes = None,
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip what is there already.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make images noisy with the noise that a model learned; or draw new images from a model of method cosdd."""
+    from cosdd import generation, images, outputs
+    from cosdd.denoise import Denoiser
+
+    edges = None if size is None else generation.Settings.parse_size(size)
+    asked = generation.Settings(count=count, size=edges, seed=seed)
+    wanted = outputs.WantedVersions(count, pair=not files, dtype=dtype)
+    if files and size is not None:
+        raise InputError("--size is for images of the model's own: leave it out, or leave out the files")
+    if not files and dtype != "float32":
+        raise InputError("--dtype same is for files: images of the model's own are float32")
+    denoiser = Denoiser.load(model)
+    own = Path("generated.tif")
+    paths = images.find(files) if files else [own]
+    context.with_resource(writing.claim(output, outputs.names(paths, output, wanted)))
+    outputs.refuse_collisions(paths, output, wanted, overwrite or resume)
+    todo = [path for path in paths if not (resume and outputs.done(path, output, wanted))]
+    if resume:
+        out.print(f"{len(paths) - len(todo)} of {len(paths)} already have their results")
+
+    def one(path: Path) -> list[str]:
+        if files:
+            image = images.read(path, axes)
+            frames = denoiser.frames(image, may_be_flat=True)
+            stream = generation.noisy_versions(denoiser.checkpoint, frames, asked)
+            note = generation.doubt(denoiser.checkpoint, frames)
+        else:
+            image, note = generation.canvas(denoiser.checkpoint, asked), None
+            stream = generation.new_images(denoiser.checkpoint, asked)
+        out.print(image.describe())
+        if note:
+            out.print(f"note: {note}")
+        with progress.bar("generating") as show:
+            return outputs.write_all(stream, image, path, output, wanted, overwrite or resume, show)
+
+    _tell_failed(_each(todo, len(paths), one), len(paths))
+
+
+@app.command()
 def demo(
     context: typer.Context,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for images, model and summary.")] = Path(
@@ -444,6 +492,29 @@ def _out_of_memory(error: Exception) -> InputError:
     ):
         raise error
     return InputError(f"out of memory ({text or 'nothing left'}): {LESS_MEMORY}")
+
+
+def _each(paths: Sequence[Path], count: int, job: Callable[[Path], list[str]]) -> int:
+    """Do the job for each file, say what it has to say, and go on where one of several fails; returns how many did."""
+    failed = 0
+    for path in paths:
+        try:
+            written = job(path)
+        except (InputError, MemoryError, RuntimeError) as error:
+            if count == 1:
+                raise
+            failed += 1
+            _complain(error if isinstance(error, InputError) else _out_of_memory(error))
+            continue
+        for line in written:
+            out.print(f"  {line}")
+    return failed
+
+
+def _tell_failed(failed: int, count: int) -> None:
+    if failed:
+        out.print(f"{failed} failed, each for the reason above; the others are done")
+        raise typer.Exit(2 if failed == count else 1)
 
 
 def _complain(error: InputError) -> None:

@@ -6,7 +6,7 @@ The spread of the samples is the model's own uncertainty; it is not calibrated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from cosdd import checkpoint as files
-from cosdd import data, device, images, outliers
+from cosdd import data, device, generation, images, outliers
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
+from cosdd.generation import Generated
 from cosdd.images import Image
 from cosdd.model import COSDD, BlindRow
 
@@ -127,12 +128,7 @@ class Denoiser:
         four times the work. progress: called with the share done, 0 to 1.
         Raises InputError for images that the model cannot denoise.
         """
-        if isinstance(noisy, Image):
-            image = noisy
-        elif isinstance(noisy, str | Path):
-            image = images.read(noisy, axes)
-        else:
-            image = images.from_array(np.asarray(noisy), axes)
+        image = _opened(noisy, axes)
         settings = Settings(samples, save_samples, direct, flips, seed)
         frames = self.frames(image)
         means, stds, kept = [], [], []
@@ -154,6 +150,50 @@ class Denoiser:
             samples=np.stack([whole(list(one)) for one in zip(*kept, strict=True)]) if save_samples else None,
         )
 
+    def generate(
+        self,
+        clean: np.ndarray | Image | str | Path | None = None,
+        *,
+        size: Sequence[int] | None = None,
+        count: int = 1,
+        axes: str | None = None,
+        seed: int = 0,
+        progress: Callable[[float], None] | None = None,
+    ) -> Generated:
+        """Make a clean (or denoised) image noisy anew, `count` times; without one, draw clean images and their noise.
+
+        size: edges in pixels of new images, such as (256, 256). count: noisy versions, or new images.
+        Returns `noisy` (count, *shape of the image) and `clean`, the image; of new images each (count, *size), with
+        channels, where there are several, in front of the size.
+        Raises InputError for images that do not fit the model, and for new images from a blind-row model.
+        """
+        asked = generation.Settings(count, None if size is None else tuple(size), seed)
+        image = None if clean is None else _opened(clean, axes)
+        if image is None:
+            stream = generation.new_images(self.checkpoint, asked)
+        elif size is not None:
+            raise InputError("size is for new images: an image that is given keeps its own")
+        else:
+            stream = generation.noisy_versions(self.checkpoint, self.frames(image, may_be_flat=True), asked)
+        parts: list[Generated] = []
+        for part in stream:
+            if isinstance(part, Generated):
+                parts.append(part)
+            elif progress:
+                progress(part)
+        if image is None:
+            channels = 0 if self.checkpoint.settings.model.channels == 1 else slice(None)
+            return Generated(
+                np.stack([part.clean[channels] for part in parts]),
+                np.stack([part.noisy[0, channels] for part in parts]),
+            )
+
+        def whole(frames: Sequence[np.ndarray]) -> np.ndarray:
+            return images.from_samples(np.stack(frames), image, self.spatial)
+
+        versions = zip(*(part.noisy for part in parts), strict=True)
+        return Generated(whole([part.clean for part in parts]), np.stack([whole(one) for one in versions]))
+
     def noise(self) -> list[Noise]:
         """The noise that a blind-row model learned, for each channel, in grey values.
 
@@ -173,8 +213,11 @@ class Denoiser:
         values = zip(gain.tolist(), at_zero.tolist(), row_offset.tolist(), lags, strict=True)
         return [Noise(*channel) for channel in values]
 
-    def frames(self, image: Image) -> np.ndarray:
-        """The image as (n, c, *space). Raises InputError where dimensions, channels or pixels do not fit."""
+    def frames(self, image: Image, may_be_flat: bool = False) -> np.ndarray:
+        """The image as (n, c, *space). Raises InputError where dimensions, channels or pixels do not fit.
+
+        may_be_flat: let a constant image pass.
+        """
         name = image.path or "the array"
         missing = [axis for axis in self.spatial if axis not in image.axes]
         if missing:
@@ -182,7 +225,7 @@ class Denoiser:
                 f"{name}: axes {image.axes}, but this model was trained on {self.spatial} images: "
                 f"axis {missing[0]} is missing (say which is which with --axes)"
             )
-        images.check(image)
+        images.check(image, may_be_flat)
         frames = images.to_samples(image, self.spatial)
         channels = self.checkpoint.settings.model.channels
         if frames.shape[1] != channels:
@@ -285,6 +328,14 @@ class Denoiser:
                     kept.append(sample.cpu())
             yield (index + done / settings.samples) / count
         yield self._result(mean, torch.sqrt(squares / max(done - 1, 1)), kept)
+
+
+def _opened(source: np.ndarray | Image | str | Path, axes: str | None) -> Image:
+    if isinstance(source, Image):
+        return source
+    if isinstance(source, str | Path):
+        return images.read(source, axes)
+    return images.from_array(np.asarray(source), axes)
 
 
 def _latent_noise(seed: int, frame: int, samples: range) -> Callable[[int, torch.Size, torch.device], Tensor]:

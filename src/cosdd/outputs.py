@@ -1,4 +1,4 @@
-"""Denoised frames -> files: names, dtype, and the promise that nothing is overwritten or half-written."""
+"""Denoised and generated frames -> files: names, dtype, and the promise that nothing is overwritten or half-written."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 from cosdd import images
 from cosdd.config import InputError
 from cosdd.denoise import Result
+from cosdd.generation import Generated
 from cosdd.images import Image
 
 
@@ -26,15 +27,49 @@ class Wanted:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "same"):
-            raise InputError(f"--dtype {self.dtype}: expected float32 or same")
+        _check_dtype(self.dtype)
 
     def suffixes(self) -> list[str]:
         """Endings of the files' names: "" is the mean."""
         return ["", *(["_std"] if self.std else []), *[f"_sample{i + 1}" for i in range(self.samples)]]
 
+    def frames(self, part: Result) -> Iterator[tuple[str, np.ndarray]]:
+        """What goes into which file, by its ending."""
+        yield "", part.mean
+        if self.std and part.std is not None:
+            yield "_std", part.std
+        if self.samples and part.samples is not None:
+            yield from ((f"_sample{i + 1}", part.samples[i]) for i in range(self.samples))
 
-def refuse_collisions(paths: Sequence[Path], folder: Path, wanted: Wanted, overwrite: bool) -> None:
+
+@dataclass(frozen=True)
+class WantedVersions:
+    """The files of noisy versions of an image: its own name, or numbered; with ``pair`` the clean image beside it."""
+
+    count: int = 1
+    pair: bool = False
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _check_dtype(self.dtype)
+
+    def suffixes(self) -> list[str]:
+        """Endings of the files' names."""
+        if self.pair:
+            return ["_clean", "_noisy"]
+        return [""] if self.count == 1 else [f"_{i + 1}" for i in range(self.count)]
+
+    def frames(self, part: Generated) -> Iterator[tuple[str, np.ndarray]]:
+        """What goes into which file, by its ending."""
+        yield from zip(self.suffixes(), [part.clean, *part.noisy] if self.pair else part.noisy, strict=True)
+
+
+def _check_dtype(dtype: str) -> None:
+    if dtype not in ("float32", "same"):
+        raise InputError(f"--dtype {dtype}: expected float32 or same")
+
+
+def refuse_collisions(paths: Sequence[Path], folder: Path, wanted: Wanted | WantedVersions, overwrite: bool) -> None:
     """Raise InputError before any work where an output exists, is an input, or is the output of two inputs."""
     taken: dict[Path, Path] = {}
     inputs = {path.resolve() for path in paths}
@@ -50,22 +85,22 @@ def refuse_collisions(paths: Sequence[Path], folder: Path, wanted: Wanted, overw
             taken[target] = path
 
 
-def names(paths: Sequence[Path], folder: Path, wanted: Wanted) -> list[str]:
+def names(paths: Sequence[Path], folder: Path, wanted: Wanted | WantedVersions) -> list[str]:
     """Names of all results of these inputs."""
     return [images.output_path(path, folder, suffix).name for path in paths for suffix in wanted.suffixes()]
 
 
-def done(path: Path, folder: Path, wanted: Wanted) -> bool:
+def done(path: Path, folder: Path, wanted: Wanted | WantedVersions) -> bool:
     """Are all results of this input there? Each appeared complete."""
     return all(images.output_path(path, folder, suffix).exists() for suffix in wanted.suffixes())
 
 
 def write_all(
-    parts: Iterator[Result | float],
+    parts: Iterator[Result | float] | Iterator[Generated | float],
     image: Image,
     path: Path,
     folder: Path,
-    wanted: Wanted,
+    wanted: Wanted | WantedVersions,
     overwrite: bool,
     show: Callable[[float], None],
 ) -> list[str]:
@@ -82,10 +117,10 @@ def write_all(
                 file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
                 waiting[suffix] = _Waiting(_kind(image, wanted, suffix), file)
             for part in parts:
-                if not isinstance(part, Result):
+                if isinstance(part, float):
                     show(part)
                     continue
-                for suffix, frame in _frames(part, wanted):
+                for suffix, frame in wanted.frames(part):  # type: ignore[arg-type]  # what was wanted is what comes
                     waiting[suffix].add(frame)
             lines = []
             for suffix, frames in waiting.items():
@@ -99,15 +134,7 @@ def write_all(
     return lines
 
 
-def _frames(part: Result, wanted: Wanted) -> Iterator[tuple[str, np.ndarray]]:
-    yield "", part.mean
-    if wanted.std and part.std is not None:
-        yield "_std", part.std
-    if wanted.samples and part.samples is not None:
-        yield from ((f"_sample{i + 1}", part.samples[i]) for i in range(wanted.samples))
-
-
-def _kind(image: Image, wanted: Wanted, suffix: str) -> np.dtype:
+def _kind(image: Image, wanted: Wanted | WantedVersions, suffix: str) -> np.dtype:
     """Dtype of a file: float32, or the integer type of the input where that is asked for; never for a spread."""
     keep = wanted.dtype == "same" and image.data.dtype.kind != "f" and suffix != "_std"
     return image.data.dtype.newbyteorder("=") if keep else np.dtype(np.float32)

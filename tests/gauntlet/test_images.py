@@ -37,6 +37,7 @@ def commands(model: Path, image: Path, folder: Path) -> list[list[str]]:
         train + [part for setting in TRAIN for part in ("--set", setting)],
         ["report", str(model), str(image), "-o", str(folder / "report.html")],
         ["evaluate", str(image), str(image)],
+        ["generate", str(model), str(image), "-o", str(folder / "generated")],
         ["simulate", "row-ar", str(image), "-o", str(folder / "simulated")],
     ]
 

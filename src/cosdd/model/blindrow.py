@@ -185,6 +185,18 @@ class RowNoise(nn.Module):
         correlated = scale[..., :, None] * self.toeplitz(signal.shape[-1]) * scale[..., None, :]
         return correlated + self.offset() + torch.diag_embed(self.white(signal))
 
+    def draw(self, signal: Float[Tensor, "c n w"], generator: torch.Generator) -> Float[Tensor, "c n w"]:
+        """New noise of rows whose clean image is `signal`: a draw from N(0, covariance(signal))."""
+
+        def normal(width: int) -> Tensor:
+            return torch.randn(*signal.shape[:2], width, generator=generator).to(signal)
+
+        taps, width = self.taps(), signal.shape[-1]
+        padded = normal(width + taps.shape[-1] - 1).movedim(0, 1)
+        blurred = F.conv1d(padded, taps[:, None], groups=len(taps)).movedim(1, 0)
+        own = self.white(signal).sqrt() * normal(width) + self.correlated(signal).sqrt() * blurred
+        return own + self.offset()[..., 0].sqrt() * normal(1)
+
 
 # --- the whole ------------------------------------------------------------------------------------------------
 
@@ -401,6 +413,15 @@ class BlindRow(nn.Module):
             posterior_mean[..., span][..., keep] = mean[..., span][..., keep] + (half.mT @ residual)[..., 0]
             posterior_std[..., span][..., keep] = variance.clamp_min(0).sqrt()
         return posterior_mean, posterior_std
+
+    @torch.no_grad()
+    def draw_noise(
+        self, signal: Float[Tensor, "b c *space"], generator: torch.Generator
+    ) -> Float[Tensor, "b c *space"]:
+        """New noise for clean images, a function of the (CPU) generator's state."""
+        lines = signal.movedim(self.axis, -1)
+        noise = self.noise.draw(self._rows(lines)[:, :, 0], generator)
+        return noise.unflatten(1, (len(lines), *lines.shape[2:-1])).movedim(0, 1).movedim(-1, self.axis)
 
     @torch.no_grad()
     def noise_model(self) -> dict[str, np.ndarray]:

@@ -1,0 +1,189 @@
+"""New images and new noise from a trained model: for augmentation, and to test denoisers against a known truth.
+
+A COSDD model draws clean images from its prior, and the noise of any image from its noise decoder. A blind-row model
+knows the noise alone, as a few numbers, and draws it from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosdd import device, images
+from cosdd.checkpoint import Checkpoint
+from cosdd.config import InputError
+from cosdd.images import Image
+from cosdd.model import COSDD, BlindRow
+from cosdd.model.ladder import Draw
+
+SIZE = {1: (1024,), 2: (256, 256), 3: (16, 256, 256)}  # of images from the prior, by dimensions
+# Pixels that are drawn together, which is quicker; the results do not depend on it.
+PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
+FAR = 4.0  # standard deviations of the training images
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Noisy images and the clean one under them, float32, in grey values.
+
+    In a stream clean is (c, *space) and noisy (count, c, *space): versions of one clean image.
+    """
+
+    clean: np.ndarray
+    noisy: np.ndarray
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of ``generate``. ``size``: edges in pixels of new images, None for those of ``SIZE``."""
+
+    count: int = 1
+    size: tuple[int, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"count is {self.count}: at least 1 is needed")
+        if self.seed < 0:
+            raise InputError(f"seed is {self.seed}: at least 0 is needed")
+        if self.size is not None and not (1 <= len(self.size) <= 3 and all(edge >= 1 for edge in self.size)):
+            raise InputError(f"size {_times(self.size)}: expected edges in pixels, such as 256x256")
+
+    @staticmethod
+    def parse_size(text: str) -> tuple[int, ...]:
+        """Edges in a text: "256x256" -> (256, 256). Raises InputError."""
+        edges = text.lower().split("x")
+        if not all(edge.strip().isdecimal() for edge in edges):
+            raise InputError(f"--size {text}: expected edges in pixels, such as 256x256")
+        return tuple(int(edge) for edge in edges)
+
+
+@torch.inference_mode()
+def noisy_versions(checkpoint: Checkpoint, frames: np.ndarray, settings: Settings) -> Iterator[Generated | float]:
+    """``count`` noisy versions of each clean (n, c, *space) frame, with independent noise of the learned kind.
+
+    Yields the share done (float) often, and a Generated per frame. The noise is added to the frame as it is given:
+    it is the truth under what comes out.
+    """
+    network, statistics = checkpoint.network, checkpoint.statistics
+    where = device.best()
+    network = network.to(where)
+    for index in range(len(frames)):
+        clean = torch.from_numpy(statistics.normalise(frames[index : index + 1])).to(where)
+        noise: list[Tensor] = []
+        if isinstance(network, COSDD):
+            with device.arithmetic(checkpoint.settings.train.precision, where):
+                features, window = network.encode(clean)
+                code, _ = network.ladder.top_down(features, _latents(settings.seed, index), with_kl=False)
+                estimate = network.signal(code)[window].float()
+            for batch in _batches(settings.count, clean):
+                drawn = _drawn(network, code[window], settings.seed, [(index, version) for version in batch])
+                noise += [one - estimate for one in drawn]
+                yield (index + len(noise) / settings.count) / len(frames)
+        else:
+            for version in range(settings.count):
+                generator = _generator(settings.seed, index, version, 0)
+                noise.append(network.draw_noise(clean, generator))
+                yield (index + len(noise) / settings.count) / len(frames)
+        # Added to the very pixels that were given, not to what is left of them after normalising.
+        added = statistics.restore_std(torch.cat(noise).cpu().numpy())
+        yield Generated(
+            np.asarray(frames[index], np.float32), (frames[index] + added.astype(np.float64)).astype(np.float32)
+        )
+
+
+def doubt(checkpoint: Checkpoint, frames: np.ndarray) -> str | None:
+    """A line where clean (n, c, *space) frames cannot be in the grey values that the model knows; else None."""
+    mean = frames.mean((0, *range(2, frames.ndim)), dtype=np.float64)
+    known = zip(mean.tolist(), checkpoint.statistics.mean, checkpoint.statistics.std, strict=True)
+    for found, expected, spread in known:
+        if abs(found - expected) > FAR * spread:
+            return (
+                f"mean grey value {found:g}, but the model was trained on images of {expected:g} with standard "
+                f"deviation {spread:g}: its noise is right only in the same grey values"
+            )
+    return None
+
+
+@torch.inference_mode()
+def new_images(checkpoint: Checkpoint, settings: Settings) -> Iterator[Generated | float]:
+    """``count`` clean images from the prior of a COSDD model, each with one noisy version.
+
+    Yields the share done (float) often, and a Generated per image. Raises InputError where `canvas` does.
+    """
+    size = canvas(checkpoint, settings).data.shape[-checkpoint.settings.model.dimensions :]
+    network, statistics = checkpoint.network, checkpoint.statistics
+    assert isinstance(network, COSDD)
+    where = device.best()
+    network = network.to(where)
+    stride = network.stride
+    # As for denoising, an image is cut out of a larger one: at the border of that the network sees less.
+    padded = [-(-edge // stride) * stride + 2 * stride for edge in size]
+    window = (slice(None), slice(None), *(slice(stride, stride + edge) for edge in size))
+    for index in range(settings.count):
+        with device.arithmetic(checkpoint.settings.train.precision, where):
+            code = network.ladder.generate((1, *padded), where, _latents(settings.seed, index))
+            clean = network.signal(code)[window].float()
+        yield (index + 0.1) / settings.count
+        noisy = _drawn(network, code[window], settings.seed, [(index, 0)])[0]
+        clean, noisy = (statistics.restore(part.cpu().numpy())[0] for part in (clean, noisy))
+        yield Generated(clean, noisy[None])
+        yield (index + 1) / settings.count
+
+
+def canvas(checkpoint: Checkpoint, settings: Settings) -> Image:
+    """An empty image of the axes and the shape of all that `new_images` draws.
+
+    Raises InputError for a blind-row model, and for a size of other dimensions than the model's.
+    """
+    model = checkpoint.settings.model
+    if isinstance(checkpoint.network, BlindRow):
+        raise InputError(
+            "a blind-row model knows the noise and has no images of its own: name images to make noisy, "
+            "or train with --method cosdd"
+        )
+    size = settings.size or SIZE[model.dimensions]
+    if len(size) != model.dimensions:
+        raise InputError(
+            f"size {_times(size)}: this model makes images of {model.dimensions} dimension(s), "
+            f"such as {_times(SIZE[model.dimensions])}"
+        )
+    lengths = {"T": settings.count, "C": model.channels} | dict(zip(images.SPATIAL[len(size)], size, strict=True))
+    axes = "".join(axis for axis in images.AXES if axis in lengths and (axis != "C" or model.channels > 1))
+    return Image(np.broadcast_to(np.float32(0), [lengths[axis] for axis in axes]), axes)
+
+
+def _drawn(network: COSDD, code: Tensor, seed: int, keys: Sequence[tuple[int, int]]) -> Tensor:
+    """(len(keys), 1, c, *space) noisy images of one code, each a function of its key."""
+    shape = (network.noise.channels, *code.shape[2:])
+    generators = [_generator(seed, *key, 0) for key in keys]
+    uniform = torch.stack([torch.rand(shape, generator=generator) for generator in generators])[:, None]
+    normal = torch.stack([torch.randn(shape, generator=generator) for generator in generators])[:, None]
+    return network.noise.sample(code, uniform.to(code.device), normal.to(code.device))
+
+
+def _batches(count: int, x: Tensor) -> Iterator[range]:
+    at_once = max(1, PIXELS_AT_ONCE.get(x.device.type, 2**20) // x[0, 0].numel())
+    return (range(start, min(start + at_once, count)) for start in range(0, count, at_once))
+
+
+def _latents(seed: int, index: int) -> Draw:
+    """Latent noise of one image, a function of (seed, index, level)."""
+
+    def draw(level: int, shape: torch.Size, device: torch.device) -> Tensor:
+        return torch.randn(shape, generator=_generator(seed, index, level, 1)).to(device)
+
+    return draw
+
+
+def _generator(*key: int) -> torch.Generator:
+    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def _times(size: Sequence[int]) -> str:
+    return "x".join(map(str, size))
