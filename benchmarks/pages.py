@@ -1,12 +1,13 @@
 """Write what is generated into the pages: ``python -m benchmarks.pages``.
 
-The figures in README.md, docs/blind-row.md and docs/reliability.md come from ``benchmarks/results``, the tables in
-docs/settings.md from ``cosdd.config``.
+The figures in README.md and in docs come from ``benchmarks/results``, the tables in docs/settings.md from
+``cosdd.config``. WRITTEN names every page that is written so, whole or in part.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -217,11 +218,74 @@ def endured() -> list[str]:
     return lines
 
 
+def noise() -> str:
+    return filled(ROOT / "docs" / "noise.md", recognised())
+
+
+def recognised() -> list[str]:
+    """What `python -m benchmarks.inspection` found."""
+    entry = _read("inspection")
+    if not entry:
+        return []
+    found = entry["results"]
+    files, large, small = found["recordings"], found["simulated"], found["simulated_small"]
+    right = sum(run["right"] for run in files.values())
+    transfer, expected = found["photon_transfer"], found["photon_transfer"]["expected"]
+    lines = [
+        f"`{entry['command']}`; {_machine(entry)}.",
+        "",
+        f"**Real recordings: {right} of {len(files)} right**, axis and sign of the correlation with the next pixel.",
+        "",
+        "| recording | axis found | next pixel along x | along y |",
+        "|---|---|---|---|",
+    ]
+    for name, run in files.items():
+        several = f" ({run['files']} files)" if run["files"] > 1 else ""
+        wrong = "" if run["right"] else f", expected {run['expected']}"
+        lines.append(
+            f"| {name.removesuffix('.tif')}{several} | {', '.join(run['axis'])}{wrong} "
+            f"| {run['lag_one']:+.2f} | {run['across']:+.2f} |"
+        )
+    shares = list(next(iter(large["right_by_kind_and_share"].values())))
+    lines += [
+        "",
+        "**Simulated single frames** of photographs and of nuclei. In the table: in how many frames the axis was "
+        f"found, of {large['of']} each, by the share of the noise variance that is correlated.",
+        "",
+        f"| frames of {large['scenes_per_frame']} scenes | {' | '.join(f'{float(share):.0%}' for share in shares)} |",
+        "|---" * (len(shares) + 1) + "|",
+    ]
+    lines += [
+        f"| {kind} | {' | '.join(str(hits[share]) for share in shares)} |"
+        for kind, hits in large["right_by_kind_and_share"].items()
+    ]
+    lines.append("")
+    for run, size in ((large, "360 to 512 pixels wide"), (small, "180 to 256 pixels wide, one scene each")):
+        lines.append(
+            f"- Frames {size}: right axis in {run['right']} of {run['frames']} ({run['right'] / run['frames']:.0%}); "
+            f"an axis where the noise is white in {run['false_alarms']} of {run['white_frames']} "
+            f"({run['false_alarms'] / run['white_frames']:.1%})."
+        )
+    lines += [
+        f"- Photon transfer of pairs of flat frames: gain {transfer['gain']:.3f} for {expected['gain']:.2f}, variance "
+        f"without light {transfer['offset']:.1f} for {expected['offset']:.0f} grey levels squared.",
+    ]
+    return lines
+
+
+# Every page that is written here, whole or in part, by its place in the repository.
+WRITTEN: dict[str, Callable[[], str]] = {
+    "README.md": readme,
+    "docs/blind-row.md": blind_row,
+    "docs/noise.md": noise,
+    "docs/reliability.md": reliability,
+    "docs/settings.md": settings,
+}
+
+
 def main() -> None:
-    (ROOT / "docs" / "reliability.md").write_text(reliability(), encoding="utf-8")
-    (ROOT / "README.md").write_text(readme(), encoding="utf-8")
-    (ROOT / "docs" / "blind-row.md").write_text(blind_row(), encoding="utf-8")
-    (ROOT / "docs" / "settings.md").write_text(settings(), encoding="utf-8")
+    for page, text in WRITTEN.items():
+        (ROOT / page).write_text(text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,18 +30,20 @@ _LENGTH = {"x": -1, "y": -2, "z": -3}  # place of an axis in (z, y, x)
 # noise independent from line to line keeps its autocovariance.
 _FINE = np.array([1, -4, 6, -4, 1]) / np.sqrt(70)
 
-# What noise correlations look like along the axis; a sixth, "offset", is the mean over all lags of a line.
+# What noise correlations look like along the axis; one more, "offset", is the mean over all lags of a line.
 _SHAPES = {
     "next pixel": np.eye(LAGS)[0],
     "short": np.array([1, 1, 1] + [0] * 7) / np.sqrt(3),
     "long": np.ones(LAGS) / np.sqrt(LAGS),
+    "ringing": (-0.5) ** np.arange(LAGS) * np.sqrt(3 / 4),
     "alternating": (-1.0) ** np.arange(1, LAGS + 1) / np.sqrt(LAGS),
     "period 4": np.tile([0, -1, 0, 1], 3)[:LAGS] / np.sqrt(5),
 }
 # Tuned on simulated frames of micrographs and photographs, for 2 % false alarms. What counts against one:
 _UNCONFIRMED = 3.0  # times the part that the finest scale does not confirm
-_SHARED = 0.5  # times what the other axis shows too: texture has no axis
-_CERTAIN = 3.4  # standard errors, for two axes and six shapes tried
+_SHARED = 1.0  # times what the other axis shows too: texture has no axis
+_TEXTURE = 0.1  # at most: more than this along both axes is noise that is correlated along both
+_CERTAIN = 3.6  # standard errors, for two axes and seven shapes tried
 _MATTERS = 0.02  # correlations below this change nothing for a denoiser
 
 
@@ -309,7 +311,8 @@ def _score(value: float, confirmed: float, scatter: np.ndarray, other: float) ->
     squares, sign = float((scatter**2).sum()), float(np.sign(value))
     if not squares > 0:
         return 0.0
-    doubt = _UNCONFIRMED * max(0.0, sign * (value - confirmed)) + _SHARED * max(0.0, sign * other)
+    shared = min(_SHARED * max(0.0, sign * other), _TEXTURE)
+    doubt = _UNCONFIRMED * max(0.0, sign * (value - confirmed)) + shared
     t = (abs(value) - doubt) / np.sqrt(squares)
     blocks = max(squares**2 / float((scatter**4).sum()), 1.5)
     return float(np.sign(t) * np.sqrt(blocks * np.log1p(t**2 / blocks)))
