@@ -76,6 +76,25 @@ def test_the_wrong_axis_is_named():
     assert "--noise-axis x" in found.answers[-1].answer
 
 
+def test_white_noise_is_said_where_the_model_has_an_axis():
+    from cosdd.images import from_array
+
+    noisy = np.repeat(CLEAN[:1], 8, 0) + np.random.default_rng(2).normal(0, 0.2, (8, 128, 128))
+    inspected = checks.inspected(from_array(noisy, "TYX"))
+    lights = []
+    for axis in ("x", "none"):
+        found = checks.examine(noisy[:, None], noisy[:, None] * 0.9, None, axis, measure([noisy[:, None]]), inspected)
+        lights.append(light(found, "axis"))
+    assert lights == ["yellow", "green"]
+
+
+def test_the_gain_is_estimated_from_measured_noise_and_stated_uncertainty():
+    noise = NOISY - CLEAN
+    std = np.full_like(CLEAN, noise.std() / 10)
+    assert examined(CLEAN, std=std).gain == pytest.approx(20, abs=0.5)
+    assert examined(CLEAN).gain is None
+
+
 def test_images_unlike_the_training_images_are_named():
     other = measure([NOISY[:, None] * 10 + 50])
     assert light(examined(CLEAN, trained_on=other), "made for") == "red"

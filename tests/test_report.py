@@ -100,9 +100,39 @@ def test_planes_of_volumes_and_channels_are_all_there(tmp_path):
     text = made(tmp_path, rng.normal(size=(2, 3, 16, 32, 32)), "TCZYX", ("a", "b", "c"), channels=3, dimensions=3)
     found = data(text)
     assert found["channels"] == ["a", "b", "c"]
-    assert len(found["planes"]) == report.MOST_PLANES
-    assert (found["names"][0], found["names"][-1]) == ("1 of 32", "32 of 32")
+    assert [slider["name"] for slider in found["sliders"]] == ["time point", "plane"]
+    times, planes = (slider["places"] for slider in found["sliders"])
+    assert times == ["1 of 2", "2 of 2"]
+    assert (planes[0], planes[-1]) == ("1 of 16", "16 of 16")
+    assert len(found["planes"]) == len(times) * len(planes) == report.MOST_PLANES // 3
     assert all(len(plane) == 3 for plane in found["planes"])
+
+
+def test_each_slider_moves_along_its_own_axis():
+    """Time, position and plane of a 2-D model: the picture of each place is that of this place."""
+    frames = np.random.default_rng(0).normal(size=(2, 3, 4, 32, 32))
+
+    def pictures(pixels, axes):
+        image = from_array(pixels, axes)
+        stack = pixels.reshape(-1, 1, 32, 32)
+        return json.loads(report._data(image, "YX", stack, stack, np.abs(stack), None))
+
+    found, alone = pictures(frames, "TPZYX"), pictures(frames[1, 0, 2], "YX")
+    assert [(s["name"], len(s["places"])) for s in found["sliders"]] == [
+        ("time point", 2), ("position", 3), ("plane", 4)
+    ]  # fmt: skip
+    assert not alone["sliders"]
+    assert found["planes"][(1 * 3 + 0) * 4 + 2] == alone["planes"][0]
+    assert found["planes"].count(alone["planes"][0]) == 1
+
+
+def test_places_are_few_even_and_never_none():
+    assert report._places([20], 24) == [list(range(20))]
+    times, planes = report._places([100, 50], 24)
+    assert len(times) * len(planes) <= 24
+    assert (times[0], times[-1], planes[0], planes[-1]) == (0, 99, 0, 49)
+    assert report._places([9, 5], 1) == [[4], [2]]
+    assert report._places([], 1) == []
 
 
 def test_names_cannot_become_code(tmp_path):
@@ -159,13 +189,20 @@ window.addEventListener("load", () => {
     if (button.value !== "compare" && button.value !== "flicker") changed(button.value, () => button.click());
   changed("compare", () => at("views").children[0].click());
   for (const button of [...at("zooms").children].slice(1)) changed(button.textContent, () => button.click());
-  const move = (id, value, kind) => { at(id).value = value; at(id).dispatchEvent(new Event(kind)); };
-  changed("divider", () => move("where", 20, "input"));
-  changed("plane", () => move("plane", 1, "input"));
-  if (data.channels.length > 1) changed("channel", () => move("channel", 1, "change"));
+  const move = (control, value, kind) => { control.value = value; control.dispatchEvent(new Event(kind)); };
+  changed("divider", () => move(at("where"), 20, "input"));
+  for (const slider of at("sliders").querySelectorAll("input"))
+    changed(slider.parentNode.firstChild.textContent.split(" ")[0], () => move(slider, 1, "input"));
+  if (data.channels.length > 1) changed("channel", () => move(at("channel"), 1, "change"));
   const box = at("stage").getBoundingClientRect();
   const pointer = new PointerEvent("pointermove", {buttons: 1, clientX: box.left + 5});
   changed("drag", () => at("stage").dispatchEvent(pointer));
+  for (const control of document.querySelectorAll("button, select, input, [tabindex]")) {
+    if (control.closest("[hidden]")) continue;
+    const named = control.textContent.trim() || control.ariaLabel || control.labels?.[0]?.textContent.trim();
+    control.focus();
+    if (!named || document.activeElement !== control) seen.push("unreachable or unnamed: " + control.id + "=false");
+  }
   changed("flicker", () => { at("views").lastElementChild.click(); });
   const before = state();
   setTimeout(() => {
@@ -177,19 +214,39 @@ window.addEventListener("load", () => {
 """
 
 
+def browsed(path, *more):
+    """The page as Chromium has it after its scripts ran, and what it wrote to the console."""
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900", "--dump-dom"]
+    command += ["--enable-logging=stderr", f"--user-data-dir={path.parent / 'profile'}", "--virtual-time-budget=3000"]
+    done = subprocess.run(
+        [*command, path.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"HOME": str(path.parent)},
+    )
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-def test_every_control_does_something_in_a_real_browser(tmp_path):
-    rng = np.random.default_rng(0)
-    text = made(tmp_path, rng.normal(size=(3, 2, 32, 32)), "TCYX", channels=2)
+@pytest.mark.parametrize(("axes", "shape"), [("TCYX", (3, 2, 32, 32)), ("TCZYX", (2, 2, 16, 32, 32))])
+def test_every_control_does_something_in_a_real_browser(tmp_path, axes, shape):
+    frames = np.random.default_rng(0).normal(size=shape)
+    text = made(tmp_path, frames, axes, channels=2, dimensions=3 if "Z" in axes else 2)
     page = tmp_path / "probed.html"
     page.write_text(text.replace("<title>", PROBE.replace("at(", "document.getElementById(") + "<title>", 1))
-    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900", "--dump-dom"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=3000", page.as_uri()]
-    shown = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=os.environ | {"HOME": str(tmp_path)}
-    )
-    title = re.search(r"<title>(.*?)</title>", shown.stdout, re.S)[1]
+    shown, said = browsed(page)
+    title = re.search(r"<title>(.*?)</title>", shown, re.S)[1]
     assert "FAILED" not in title
-    assert "PROBED" in title, shown.stderr[-500:]
-    assert "false" not in title, title
-    assert "CONSOLE" not in shown.stderr, shown.stderr
+    assert "PROBED" in title, said
+    assert "=false" not in title, title
+    for name in ("time", "channel", *(["plane"] if "Z" in axes else [])):
+        assert f" {name}=true" in title
+    assert not said
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_the_browser_would_tell_of_an_error(tmp_path):
+    page = tmp_path / "wrong.html"
+    page.write_text("<!doctype html><script>missing.name = 1;</script>")
+    assert browsed(page)[1]

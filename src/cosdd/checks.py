@@ -53,6 +53,7 @@ class Checks:
     brightness: np.ndarray  # (classes,) mean of the denoised image, by brightness of the neighbouring lines
     bias: np.ndarray  # (classes,) mean of the residual there
     spread: np.ndarray  # (classes,) standard deviation of the residual there
+    gain: float | None  # decibels of PSNR over the noisy image: measured noise over posterior variance, if both known
 
 
 def examine(
@@ -79,8 +80,10 @@ def examine(
     along, across = (np.stack([_correlation(residual[:, c], where) for c in channels]) for where in (-1, -2))
     curves = [_by_brightness(noisy[:, c], denoised[:, c], residual[:, c]) for c in channels]
     worst = int(np.argmax([np.abs(bias / spread).max() for _, bias, spread in curves]))
+    floor = noisefloor.measure(list(noisy), -1)
+    noise = None if floor is None else _noise(floor, denoised)
     checks = [
-        _removed(noisy, denoised, residual, variance),
+        _removed(floor, noise, residual, variance),
         _structure(across),
         _bias(*curves[worst]),
         likeness(noisy, trained_on),
@@ -88,7 +91,9 @@ def examine(
     if inspected is not None:
         checks.append(_axis(inspected, noise_axis))
     shown = int(np.argmax(across[:, 1 : 1 + ACROSS].max(1)))
-    return Checks(tuple(checks), along[shown], across[shown], *curves[worst])
+    left = float(variance.mean())
+    gain = None if noise is None or not left > 0 else float(10 * np.log10(max(noise.mean(), 1e-12) / left))
+    return Checks(tuple(checks), along[shown], across[shown], *curves[worst], gain)
 
 
 def inspected(image: Image) -> inspection.Inspection | None:
@@ -109,16 +114,21 @@ def _light(value: float, limits: tuple[float, float]) -> Light:
     return "green" if value <= limits[0] else "yellow" if value <= limits[1] else "red"
 
 
-def _removed(noisy: np.ndarray, denoised: np.ndarray, residual: np.ndarray, variance: np.ndarray) -> Check:
+def _noise(floor: noisefloor.NoiseFloor, denoised: np.ndarray) -> np.ndarray:
+    """(channels,) mean variance of the noise, as measured across the lines at the brightness of each pixel."""
+    return np.array(
+        [np.interp(denoised[:, c], floor.signal[c], floor.covariance[c, :, 0]).mean() for c in range(denoised.shape[1])]
+    )
+
+
+def _removed(
+    floor: noisefloor.NoiseFloor | None, noise: np.ndarray | None, residual: np.ndarray, variance: np.ndarray
+) -> Check:
     """The residual of a right posterior mean has the variance of the noise less that of the posterior."""
     question = "Is the noise gone?"
-    floor = noisefloor.measure(list(noisy), -1)
-    if floor is None:
+    if floor is None or noise is None:
         return Check(question, "yellow", float("nan"), "too few rows to measure how much noise there is")
-    shares = []
-    for c in range(noisy.shape[1]):
-        noise = np.interp(denoised[:, c], floor.signal[c], floor.covariance[c, :, 0]).mean()
-        shares.append((residual[:, c].var() + variance[:, c].mean()) / max(noise, 1e-12))
+    shares = [(residual[:, c].var() + variance[:, c].mean()) / max(v, 1e-12) for c, v in enumerate(noise)]
     share = float(max(shares, key=lambda value: abs(np.log(max(value, 1e-6)))))
     light = _light(max(share, 1 / max(share, 1e-6)), REMOVED)
     doubtful = floor.structure.mean(1).max() > noisefloor.GUESS
@@ -189,8 +199,11 @@ def _axis(found: inspection.Inspection, noise_axis: str) -> Check:
     if found.axis == noise_axis:
         return Check(question, "green", 1.0, f"noise axis {noise_axis}, as the noisy image shows")
     if found.axis == "none":
-        answer = f"the noisy image shows white noise; the model's axis, {noise_axis}, does no harm"
-        return Check(question, "green", 1.0, answer)
+        answer = (
+            f"the noisy image shows white noise; the model's axis, {noise_axis}, does no harm, but any denoiser for "
+            "independent pixels would do"
+        )
+        return Check(question, "yellow", 0.5, answer)
     light: Light = "yellow" if noise_axis == "z" else "red"  # z is not looked at
     answer = f"the noisy image shows noise along {found.axis}, the model was trained for {noise_axis}"
     return Check(question, light, 0.0, f"{answer}: train again with --noise-axis {found.axis}")

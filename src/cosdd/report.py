@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -53,7 +54,7 @@ def side_by_side(
 
 # --------------------------------------------------------------------------------------------- HTML page
 
-MOST_PLANES = 24  # shown; all are checked
+MOST_PLANES = 24  # shown, of all channels together; all are checked
 LARGEST_EDGE = 1024  # pixels shown of a larger plane, from its middle
 FLICKERING = 4  # single samples shown
 SAMPLES = 20
@@ -64,6 +65,7 @@ VERDICTS: dict[Light, str] = {
     "yellow": "Mostly good; look closely where the light is yellow.",
     "red": "Do not use this result before the red point is settled.",
 }
+SLIDERS = {"T": "time point", "Z": "plane", "P": "position"}
 VIEWS = {
     "compare": "Left of the divider the noisy image, right of it the denoised one; drag it.",
     "noisy": "The noisy image.",
@@ -129,6 +131,10 @@ def _filled(
         "method": f"{trained.settings.method}, noise axis {trained.settings.model.noise_axis}",
         "training": f"{trained.steps} steps, {trained.seconds:.0f} s, cosdd {trained.version}",
     } | dict(facts)
+    if found.gain is not None:
+        made["estimated gain"] = (
+            f"{found.gain:+.1f} dB of PSNR over the noisy image, from the measured noise and the stated uncertainty"
+        )
     if trained.settings.method != "cosdd":
         made["learned noise"] = "; ".join(noise.describe() for noise in denoiser.noise())
     settings = {
@@ -145,7 +151,7 @@ def _filled(
         "charts": "".join(_charts(trained.history, found, frames, mean, std)),
         "facts": _table(made),
         "settings": _table(settings),
-        "data": _data(image, frames, mean, std, samples),
+        "data": _data(image, denoiser.spatial, frames, mean, std, samples),
     }
     text = resources.files("cosdd").joinpath("report.html").read_text(encoding="utf-8")
     pieces = text.split("@")  # one pass: what is filled in is never searched for holes
@@ -159,13 +165,31 @@ def _table(rows: Mapping[str, Any]) -> str:
     )
 
 
-def _data(image: Image, frames: np.ndarray, mean: np.ndarray, std: np.ndarray, samples: np.ndarray | None) -> str:
-    """The pictures and names that the page's script needs, as JSON that cannot end the script element."""
+def _places(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Which places along each axis are shown: spread evenly, at most ``most`` combinations of them."""
+    counts = list(lengths)
+    while np.prod(counts, dtype=float) > most and max(counts) > 1:
+        counts[int(np.argmax(counts))] -= 1
+    return [
+        np.linspace(0, length - 1, count).round().astype(int).tolist() if count > 1 else [length // 2]
+        for length, count in zip(lengths, counts, strict=True)
+    ]
+
+
+def _data(
+    image: Image, spatial: str, frames: np.ndarray, mean: np.ndarray, std: np.ndarray, samples: np.ndarray | None
+) -> str:
+    """The pictures and names that the page's script needs, as JSON that cannot end the script element.
+
+    Of stacks, the axes before rows and columns each get a slider.
+    """
     space = frames.shape[2:]
     depth = space[0] if len(space) == 3 else 1
-    planes = [(n, z) for n in range(len(frames)) for z in range(depth)]
-    if len(planes) > MOST_PLANES:
-        planes = [planes[i] for i in np.linspace(0, len(planes) - 1, MOST_PLANES).round().astype(int)]
+    axes = [axis for axis in image.axes if axis not in "C" + spatial] + ["Z"] * (len(space) == 3)
+    lengths = [image.data.shape[image.axes.index(axis)] for axis in axes]
+    places = _places(lengths, max(1, MOST_PLANES // frames.shape[1]))
+    numbers = [int(np.ravel_multi_index(place, lengths)) if axes else 0 for place in itertools.product(*places)]
+    planes = [divmod(number, depth) for number in numbers]
     height, width = (min(size, LARGEST_EDGE) for size in space[-2:])
     middle = tuple(
         slice((size - shown) // 2, (size + shown) // 2) for size, shown in zip(space[-2:], (height, width), strict=True)
@@ -201,14 +225,18 @@ def _data(image: Image, frames: np.ndarray, mean: np.ndarray, std: np.ndarray, s
                 entry["samples"] = [_picture(cut(sample, n, c, z), limits) for sample in samples]
             row.append(entry)
         shown.append(row)
-    total = len(frames) * depth
-    numbers = {(n, z): n * depth + z + 1 for n, z in planes}
     views = {name: text for name, text in VIEWS.items() if name != "flicker" or samples is not None}
     found = {
         "width": width,
         "height": height,
         "planes": shown,
-        "names": [f"{numbers[plane]} of {total}" for plane in planes],
+        "sliders": [
+            {
+                "name": SLIDERS.get(axis, f"axis {axis}"),
+                "places": [f"{place + 1} of {length}" for place in shown_places],
+            }
+            for axis, length, shown_places in zip(axes, lengths, places, strict=True)
+        ],
         "channels": list(image.channel_names) or [f"channel {c}" for c in range(channels)],
         "views": views,
     }
