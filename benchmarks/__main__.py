@@ -58,10 +58,7 @@ def main() -> None:
 
 def _command(asked: argparse.Namespace) -> str:
     """What makes all rows of such a table, whichever were missing this time."""
-    return (
-        f"python -m benchmarks run --budget {asked.budget:g} --clock {asked.clock} --seeds {asked.seeds} "
-        f"--test-images {asked.test_images}"
-    )
+    return f"python -m benchmarks run --clock {asked.clock} --seeds {asked.seeds} --test-images {asked.test_images}"
 
 
 def _fault(error: InputError) -> int:

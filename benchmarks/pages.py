@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.table import page as table
 from cosdd import config
 
 ROOT = Path(__file__).parents[1]
@@ -273,9 +274,15 @@ def recognised() -> list[str]:
     return lines
 
 
+def benchmarks() -> str:
+    entry = _read("table")
+    return filled(ROOT / "docs" / "benchmarks.md", table.lines(entry) if entry else [])
+
+
 # Every page that is written here, whole or in part, by its place in the repository.
 WRITTEN: dict[str, Callable[[], str]] = {
     "README.md": readme,
+    "docs/benchmarks.md": benchmarks,
     "docs/blind-row.md": blind_row,
     "docs/noise.md": noise,
     "docs/reliability.md": reliability,

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import record  # noqa: E402
-from benchmarks.table import classical, controls, run, sets  # noqa: E402
+from benchmarks.table import classical, controls, page, run, sets  # noqa: E402
 from benchmarks.table.methods import METHODS, Method  # noqa: E402
 from benchmarks.table.task import Task  # noqa: E402
 from cosdd.config import InputError  # noqa: E402
@@ -218,3 +218,50 @@ def test_every_method_is_where_the_table_says():
         module, function = method.call.split(":")
         source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
         assert f"def {function}(task: Task) -> Fitted" in source, name
+
+
+# --- the page -------------------------------------------------------------------------------------------------
+
+
+def row(method: str, images: str, psnr: float, seed: int = 0, **estimates: float) -> dict:
+    scores = {name: {"psnr": value} for name, value in (estimates or {method: psnr}).items()}
+    return {"set": images, "method": method, "seed": seed, "status": "done", "scores": scores}
+
+
+def test_the_page_says_first_who_beats_ours():
+    rows = [
+        row("auto", "bsd400-white", 30.0),
+        row("N2V", "bsd400-white", 30.5),
+        row("CARE", "bsd400-white", 32.0),
+        row("auto", "bsd400-stripe", 31.0),
+        row("N2V", "bsd400-stripe", 28.0),
+    ]
+    first, *others = page.verdict(rows, page.method_of(rows))
+    assert first == "- **N2V beats `auto` on bsd400-white**: +0.50 dB."
+    assert others == ["", "- CARE, which sees clean training images, beats `auto` on bsd400-white: +2.00 dB."]
+    rows[1] = row("N2V", "bsd400-white", 29.5)
+    first, *others = page.verdict(rows, page.method_of(rows))
+    assert first.startswith("On bsd400-stripe, bsd400-white, no method that sees noisy images alone was better")
+    assert others[1:3] == ["- bsd400-stripe: N2V, -3.00 dB.", "- bsd400-white: N2V, -0.50 dB."]
+
+
+def test_lower_errors_beat_ours_too():
+    rows = [row("auto", "confocal", 0), row("median", "confocal", 0), row("N2V2", "confocal", 0)]
+    for one, error in zip(rows, (2.0, 1.0, 1.5), strict=True):
+        one["scores"] = {one["method"]: {"mse": error}}
+    assert page.verdict(rows, page.method_of(rows)) == [
+        "- **N2V2 beats `auto` on confocal**: 1.5 for 2.",
+        "",
+        "- median, which sees the clean test images, beats `auto` on confocal: 1 for 2.",
+    ]
+
+
+def test_the_table_shows_the_spread_of_seeds_and_marks_the_best_that_sees_no_more_than_we():
+    rows = [row("auto", "bsd400-white", value, seed) for seed, value in enumerate((30.0, 30.2, 29.9))]
+    rows += [row("CARE", "bsd400-white", 33.0), row("N2V", "bsd400-white", 29.0)]
+    lines = page.table(page.gathered(rows, "psnr"), page.method_of(rows), page.HIGHER, 1)
+    assert lines[2:] == [
+        "| `auto` |  | **30.0 (29.9 to 30.2)** |",
+        "| CARE | clean training images | 33.0 |",
+        "| N2V |  | 29.0 |",
+    ]

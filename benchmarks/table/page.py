@@ -1,0 +1,228 @@
+"""docs/benchmarks.md from ``results/table.json``: first who beats us, then the tables and the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks.table.methods import METHODS, NEEDS
+from benchmarks.table.run import PICTURES, SHOWN, slug
+from benchmarks.table.sets import EDGE, SETS
+
+Row = Mapping[str, Any]
+OURS = "auto"
+OWN = ("auto", "cosdd")
+NOTHING_MORE = "noisy images alone"
+CONTROLS = ("row Wiener", "row-split Noise2Noise", "row-masked network", "cosdd direct", "cosdd MMSE-100")
+COLUMNS = 4  # of pictures
+HIGHER, LOWER = 1, -1
+SECTIONS = (  # score, what it is, which way is better, digits
+    ("psnr", "Noise that is known: PSNR (dB, range 1)", HIGHER, 2),
+    ("ssim", "The same: structural similarity", HIGHER, 3),
+    ("mse", "Real frames, mean squared error against the mean of the others", LOWER, 3),
+    ("mse_in_place", "The same, the others moved into place", LOWER, 3),
+    ("streaks", "Real frames without a reference: variance of row-to-row differences of 16-pixel segments", 0, 3),
+    ("residual_x1", "The same: correlation of what was removed with the next pixel of the row", 0, 2),
+    ("residual_y1", "The same: with the next pixel of the column, 0 where no structure was removed", 0, 2),
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one estimate on one set: median over seeds, lowest, highest."""
+
+    middle: float
+    low: float
+    high: float
+    seeds: int
+
+    def text(self, digits: int) -> str:
+        spread = f" ({self.low:.{digits}f} to {self.high:.{digits}f})" if self.seeds > 1 else ""
+        return f"{self.middle:.{digits}f}{spread}"
+
+
+def gathered(rows: Iterable[Row], score: str) -> dict[str, dict[str, Score]]:
+    """Score by estimate and set, in the order of the rows, for the sets that have such a score."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        for estimate, scores in row.get("scores", {}).items():
+            if score in scores:
+                found.setdefault(estimate, {}).setdefault(row["set"], []).append(scores[score])
+    return {
+        estimate: {name: Score(median(v), min(v), max(v), len(v)) for name, v in by_set.items()}
+        for estimate, by_set in found.items()
+    }
+
+
+def method_of(rows: Iterable[Row]) -> dict[str, str]:
+    """Which method made an estimate."""
+    return {estimate: row["method"] for row in rows for estimate in row.get("scores", {})}
+
+
+def sees(method: str) -> str:
+    return " and ".join(NEEDS[need] for need in METHODS[method].needs) or NOTHING_MORE
+
+
+def lines(entry: Mapping[str, Any]) -> list[str]:
+    rows: Sequence[Row] = sorted(entry["results"]["rows"], key=_order)
+    by = method_of(rows)
+    found = [*verdict(rows, by), "", conditions(entry, rows), "", *controls(gathered(rows, "psnr"))]
+    for score, says, better, digits in SECTIONS:
+        scores = gathered(rows, score)
+        if scores:
+            found += [f"### {says}", "", *table(scores, by, better, digits), ""]
+    found += ["### What it took", "", *costs(rows), ""]
+    failures = [row for row in rows if row["status"] != "done" and not row["status"].startswith("not applicable")]
+    if failures:
+        found += ["### What did not run to the end", "", *_told(failures), ""]
+    return found + gallery(gathered(rows, "psnr"))
+
+
+def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:
+    """Who beats our default, first; then who comes closest."""
+    fair, unfair, closest, measured = [], [], [], []
+    for name in dict.fromkeys(row["set"] for row in sorted(rows, key=lambda row: list(SETS).index(row["set"]))):
+        for score, better in (("psnr", HIGHER), ("mse", LOWER)):
+            values = {e: v[name].middle for e, v in gathered(rows, score).items() if name in v}
+            if OURS not in values:
+                continue
+            others = {e: better * v for e, v in values.items() if by[e] not in (*OWN, "noisy")}
+            if others:
+                measured.append(name)
+            for estimate in sorted(others, key=others.__getitem__, reverse=True):
+                gap = _gap(values[estimate], values[OURS], score)
+                told = sees(by[estimate])
+                wins = others[estimate] > better * values[OURS]
+                if wins and told == NOTHING_MORE:
+                    fair.append(f"- **{estimate} beats `auto` on {name}**: {gap}.")
+                elif wins:
+                    unfair.append(f"- {estimate}, which sees {told}, beats `auto` on {name}: {gap}.")
+            alone = [e for e in others if sees(by[e]) == NOTHING_MORE]
+            if alone:
+                best = max(alone, key=others.__getitem__)
+                closest.append(f"- {name}: {best}, {_gap(values[best], values[OURS], score)}.")
+    if not measured:
+        return ["Our default is not measured yet."]
+    if not fair:
+        fair = [
+            f"On {', '.join(measured)}, no method that sees {NOTHING_MORE} was better than `auto` in the time given. "
+            "The closest of them, and by how much it is off:",
+            "",
+            *closest,
+        ]
+    return [*fair, *(["", *unfair] if unfair else [])]
+
+
+def controls(psnr: Mapping[str, Mapping[str, Score]]) -> list[str]:
+    """How far what is simpler than `auto`, or follows the paper, is from it."""
+    found = []
+    for estimate in CONTROLS:
+        gaps = {
+            name: f"{score.middle - psnr[OURS][name].middle:+.2f} dB on {name}"
+            for name, score in psnr.get(estimate, {}).items()
+            if name in psnr.get(OURS, {})
+        }
+        if gaps:
+            found.append(f"- {_shown(estimate)}: {', '.join(gaps.values())}.")
+    return ["### Controls, and the paper's model, against `auto`", "", *found, ""] if found else []
+
+
+def _gap(value: float, ours: float, score: str) -> str:
+    return f"{value - ours:+.2f} dB" if score == "psnr" else f"{value:.4g} for {ours:.4g}"
+
+
+def conditions(entry: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """Where and how it was measured, however narrow that is."""
+    machine = entry["machine"]
+    terms: dict[tuple[float, str, int], dict[str, None]] = {}
+    for row in rows:
+        t = row["protocol"]
+        if row["status"] == "done" and "budget" in t:
+            terms.setdefault((t["budget"], t["clock"], t["cores"]), {})[row["set"]] = None
+    kind = {"wall": "wall-clock", "processor": "processor time (others were using the machine, too)"}
+    told = "; ".join(
+        f"{budget:g} s of {kind[clock]} on {cores} core{'s' if cores > 1 else ''} for {', '.join(names)}"
+        for (budget, clock, cores), names in terms.items()
+    )
+    amx = ", with AMX bfloat16, which ours and the controls use" if machine["amx_bfloat16"] else ""
+    seeds, tested = len({row["seed"] for row in rows}), sorted({row["protocol"]["tested"] for row in rows})
+    return (
+        f"`{entry['command']}` on {machine['cpu']}{amx}, {machine['gpu'] or 'no GPU'}; torch {machine['torch']}, "
+        f"measured {entry['date']}. Training, each method on each set: {told}. {seeds} seed{'s' if seeds > 1 else ''}, "
+        f"{' or '.join(map(str, tested))} test images of each simulated set, {EDGE} pixels wide. Bold: the best of "
+        f"those that see {NOTHING_MORE}. An empty cell was not measured."
+    )
+
+
+def table(scores: Mapping[str, Mapping[str, Score]], by: Mapping[str, str], better: int, digits: int) -> list[str]:
+    """One row per estimate, one column per set."""
+    names = [name for name in SETS if any(name in by_set for by_set in scores.values())]
+    best = {}
+    for name in names if better else ():
+        fair = [e for e, by_set in scores.items() if name in by_set and sees(by[e]) == NOTHING_MORE]
+        if fair:
+            best[name] = max(fair, key=lambda estimate: better * scores[estimate][name].middle)
+    found = [f"| method | sees more than {NOTHING_MORE} | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
+    for estimate, by_set in scores.items():
+        cells = [by_set[name].text(digits) if name in by_set else "" for name in names]
+        cells = [f"**{cell}**" if best.get(name) == estimate else cell for name, cell in zip(names, cells, strict=True)]
+        told = sees(by[estimate])
+        found.append(f"| {_shown(estimate)} | {'' if told == NOTHING_MORE else told} | {' | '.join(cells)} |")
+    return found
+
+
+def costs(rows: Sequence[Row]) -> list[str]:
+    """Medians over sets and seeds."""
+    found = ["| method | what it is | updates | training | denoising | memory | made with |", "|---" * 7 + "|"]
+    for name, method in METHODS.items():
+        done = [row for row in rows if row["method"] == name and row["status"] == "done"]
+        if not done:
+            continue
+        steps = f"{median(row['steps'] for row in done):,.0f}" if method.learns else ""
+        training = median(row["training_seconds"] for row in done)
+        denoising = [median(row["denoising_seconds"][e] for row in done) for e in done[0]["denoising_seconds"]]
+        memory = median(row["peak_memory_gb"]["process"] for row in done)
+        versions = done[-1]["versions"]
+        tools = [tool for tool in ("careamics", "scikit-image", "PyWavelets", "bm3d", "torch") if tool in versions]
+        made = ", ".join(f"{tool} {versions[tool]}" for tool in tools) or f"numpy {versions['numpy']}"
+        found.append(
+            f"| {name} | {method.says} | {steps} | {training:.1f} s | {' and '.join(f'{s:.2g} s' for s in denoising)} "
+            f"| {memory:.1f} GB | {made} |"
+        )
+    return found
+
+
+def _told(failures: Sequence[Row]) -> list[str]:
+    """One line for each method and outcome."""
+    sets: dict[tuple[str, str], list[str]] = {}
+    for row in failures:
+        sets.setdefault((row["method"], row["status"]), []).append(row["set"])
+    return [f"- {method}: {status} ({', '.join(dict.fromkeys(names))})" for (method, status), names in sets.items()]
+
+
+def gallery(psnr: Mapping[str, Mapping[str, Score]]) -> list[str]:
+    """The pictures that the run left, clean first."""
+    names = ["clean", *(estimate for estimate, by_set in psnr.items() if SHOWN in by_set)]
+    there = [name for name in names if (PICTURES / f"{slug(name)}.png").exists()]
+    if not there:
+        return []
+    found = [f"### What it looks like: {SHOWN}", "", "| " * COLUMNS + "|", "|---" * COLUMNS + "|"]
+    for first in range(0, len(there), COLUMNS):
+        cells = [_cell(name, psnr) for name in there[first : first + COLUMNS]]
+        found.append("| " + " | ".join(cells + [""] * (COLUMNS - len(cells))) + " |")
+    return found
+
+
+def _cell(name: str, psnr: Mapping[str, Mapping[str, Score]]) -> str:
+    score = f"<br>{psnr[name][SHOWN].middle:.1f} dB" if name in psnr else ""
+    return f"![{name}](images/table/{slug(name)}.png){score}"
+
+
+def _order(row: Row) -> tuple[int, int, int]:
+    return list(METHODS).index(row["method"]), list(SETS).index(row["set"]), row["seed"]
+
+
+def _shown(estimate: str) -> str:
+    return f"`{estimate}`" if estimate == OURS or estimate.startswith("cosdd") else estimate
