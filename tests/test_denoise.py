@@ -10,7 +10,7 @@ from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.data import Statistics
 from cosdd.denoise import Denoiser, Settings
-from cosdd.model import build
+from cosdd.model import COSDD, build
 
 
 def denoiser(mean=1000.0, std=100.0, **model) -> Denoiser:
@@ -99,17 +99,47 @@ def test_no_two_frames_share_their_latent_noise():
     assert np.abs(result.mean[0] - result.mean[1]).max() > 1e-3
 
 
-def test_latent_noise_is_standard_normal_and_differs_by_level_sample_and_frame():
-    shape, device = torch.Size([2, 4, 50, 50]), torch.device("cpu")
-    draws = [
-        denoise._latent_noise(seed, frame, range(2))(level, shape, device)
-        for seed, frame, level in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1))
-    ]
-    flat = torch.cat(draws).flatten(1)
-    assert (flat.mean(1).abs() < 0.05).all()
-    assert ((flat.std(1) - 1).abs() < 0.05).all()
-    correlations = torch.corrcoef(flat) - torch.eye(len(flat))
-    assert correlations.abs().max() < 0.05
+# ------------------------------------------------------------------------------------------------- tiles
+
+
+@pytest.mark.parametrize("tile", [1, 16, 24, 40])
+@pytest.mark.parametrize("shape", [(57, 83), (7, 90), (61, 64)])
+@pytest.mark.parametrize("model", [{}, {"block": "supplement", "padding": "reflect", "decoder_input": "latent"}])
+def test_tiles_equal_the_whole(shape, tile, model):
+    """Mean, standard deviation and single samples; to the last digits of float32."""
+    net, noisy = denoiser(0.0, 1.0, levels=3, **model), np.random.default_rng(0).normal(size=shape)
+    whole, tiled = (net.denoise(noisy, samples=3, save_samples=2, tile=edge) for edge in (1000, tile))
+    for one, other in ((tiled.mean, whole.mean), (tiled.std, whole.std), (tiled.samples, whole.samples)):
+        assert one is not None
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.ptp(whole.mean))
+    direct = [net.denoise(noisy, direct=True, tile=edge).mean for edge in (1000, tile)]
+    np.testing.assert_allclose(*direct, atol=1e-5 * np.ptp(direct[0]))
+    assert len(set(np.round(whole.mean, 5).ravel())) > 100
+
+
+def test_tiles_of_volumes_equal_the_whole():
+    net, noisy = denoiser(0.0, 1.0, dimensions=3), np.random.default_rng(0).normal(size=(9, 30, 41))
+    whole, tiled = (net.denoise(noisy, axes="ZYX", samples=2, tile=edge).mean for edge in (1000, 8))
+    np.testing.assert_allclose(tiled, whole, atol=1e-5 * np.ptp(whole))
+
+
+def test_what_does_not_fit_into_memory_goes_on_in_smaller_tiles(monkeypatch, capsys):
+    net, noisy = denoiser(0.0, 1.0), np.random.default_rng(0).normal(size=(100, 120))
+    whole = net.denoise(noisy, samples=2).mean
+    look = COSDD.sample
+
+    def poor(self, features, *rest):
+        if features[0][0, 0].numel() > 6000:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return look(self, features, *rest)
+
+    monkeypatch.setattr(COSDD, "sample", poor)
+    monkeypatch.setattr(denoise, "SMALLEST_TILE", 1000)
+    np.testing.assert_allclose(net.denoise(noisy, samples=2).mean, whole, atol=1e-5 * np.ptp(whole))
+    assert "note: out of memory with" in capsys.readouterr().out
+    monkeypatch.setattr(denoise, "SMALLEST_TILE", 10**6)
+    with pytest.raises(torch.OutOfMemoryError):
+        net.denoise(noisy, samples=2)
 
 
 # ------------------------------------------------------------------------------------------- grey values

@@ -110,7 +110,7 @@ def test_dtype_same_rounds_clips_and_says_so(trained, stack, tmp_path, capsys):
 def test_samples_and_direct_denoiser(trained, stack, tmp_path, capsys):
     method, model = trained
     code = cosdd("denoise", model, stack, "-o", tmp_path / "s", "--samples", 4, "--save-samples", 2)
-    direct = cosdd("denoise", model, stack, "-o", tmp_path / "d", "--direct")
+    direct = cosdd("denoise", model, stack, "-o", tmp_path / "d", "--direct", "--tile", "none")
     if method == "cosdd":
         assert (code, direct) == (0, 0)
         one, two = (tifffile.imread(tmp_path / "s" / f"my stack_sample{i}.tif") for i in (1, 2))
@@ -241,6 +241,8 @@ BAD_DENOISING = {
     "nan": (lambda d, m, s: [m, _save(d / "n.tif", _with(_noise(40, 40), np.nan))], "NaN"),
     "no samples": (lambda d, m, s: [m, s, "--samples", 0], "samples"),
     "bad dtype": (lambda d, m, s: [m, s, "--dtype", "uint7"], "uint7"),
+    "bad tile": (lambda d, m, s: [m, s, "--tile", "big"], "--tile big"),
+    "no tile": (lambda d, m, s: [m, s, "--tile", "0"], "tile is 0"),
     "std without samples": (lambda d, m, s: [m, s, "--direct", "--std"], "--std"),
     "output is input": (lambda d, m, s: [m, s, "-o", s.parent, "--overwrite"], "replace the input"),
 }

@@ -13,7 +13,7 @@ SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
 ROOMS = ["config", "progress", "writing", "images", "specimen", "simulate", "metrics", "evaluation", "inspection"]
 ROOMS += ["noisefloor", "outliers", "data", "device", "model", "tensorfile", "checkpoint", "training", "snapshot"]
-ROOMS += ["generation", "denoise", "outputs", "checks", "report", "demo", "cli", "__main__"]
+ROOMS += ["generation", "latents", "tiles", "denoise", "outputs", "checks", "report", "demo", "cli", "__main__"]
 
 
 def room(path: Path) -> str:

@@ -153,6 +153,9 @@ def denoise(
     std: Annotated[bool, typer.Option("--std", help="Also write the standard deviation over the samples.")] = False,
     save_samples: Annotated[int, typer.Option(help="Also write this many single samples.")] = 0,
     direct: Annotated[bool, typer.Option("--direct", help="Use the direct denoiser: one pass, no samples.")] = False,
+    tile: Annotated[
+        str, typer.Option(help="Tiles of a cosdd model: auto (as memory allows), none, or pixels. The result is equal.")
+    ] = "auto",
     flips: Annotated[
         bool, typer.Option("--flips", help="Average over mirrored images too: a little better, four times the work.")
     ] = False,
@@ -170,7 +173,12 @@ def denoise(
     from cosdd.denoise import Settings as DenoiseSettings
 
     wanted = outputs.Wanted(std=std, samples=save_samples, dtype=dtype)
-    asked = DenoiseSettings(samples=samples, save_samples=save_samples, direct=direct, flips=flips, seed=seed)
+    if tile not in ("auto", "none") and not tile.isdecimal():
+        raise InputError(f"--tile {tile}: expected auto, none, or pixels along the edge of a tile")
+    edge = None if tile == "auto" else sys.maxsize if tile == "none" else int(tile)
+    asked = DenoiseSettings(
+        samples=samples, save_samples=save_samples, direct=direct, flips=flips, tile=edge, seed=seed
+    )
     if direct and std:
         raise InputError("--std needs samples and --direct draws none: leave out one of them")
     denoiser = Denoiser.load(model)

@@ -15,14 +15,17 @@ import torch
 from torch import Tensor
 
 from cosdd import checkpoint as files
-from cosdd import data, device, generation, images, outliers
+from cosdd import data, device, generation, images, latents, outliers, tiles
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.generation import Generated
 from cosdd.images import Image
 from cosdd.model import COSDD, BlindRow
+from cosdd.progress import out
+from cosdd.tiles import Tile
 
 SAMPLES = 100  # the paper's number
+SMALLEST_TILE = 2**14  # pixels; where even that is too much for memory, smaller tiles will not help
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
 # Pixels that go through the networks together: as many samples as fit. Results do not depend on it.
 PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**22}
@@ -67,17 +70,20 @@ class Noise:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked of ``denoise``."""
+    """What is asked of ``denoise``. tile: edge of the tiles of a COSDD model; None: as memory allows."""
 
     samples: int = SAMPLES
     save_samples: int = 0
     direct: bool = False
     flips: bool = False
+    tile: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise InputError(f"samples is {self.samples}: at least 1 is needed")
+        if self.tile is not None and self.tile < 1:
+            raise InputError(f"tile is {self.tile}: expected pixels along the edge of a tile, at least 1")
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}: at least 0 is needed")
         if not 0 <= self.save_samples <= self.samples:
@@ -117,6 +123,7 @@ class Denoiser:
         save_samples: int = 0,
         direct: bool = False,
         flips: bool = False,
+        tile: int | None = None,
         seed: int = 0,
         progress: Callable[[float], None] | None = None,
     ) -> Result:
@@ -125,11 +132,12 @@ class Denoiser:
         axes: letters such as "TYX" where an array or file does not say (2-D is YX, 3-D is TYX).
         samples: posterior samples to average. save_samples: how many of them to return.
         direct: use the direct denoiser, one pass. flips: average over the mirrored images too (blind-row models),
-        four times the work. progress: called with the share done, 0 to 1.
+        four times the work. tile: edge in pixels of the tiles in which a COSDD model works, by default as memory
+        allows; the result is that of the whole image. progress: called with the share done, 0 to 1.
         Raises InputError for images that the model cannot denoise.
         """
         image = _opened(noisy, axes)
-        settings = Settings(samples, save_samples, direct, flips, seed)
+        settings = Settings(samples, save_samples, direct, flips, tile, seed)
         frames = self.frames(image)
         means, stds, kept = [], [], []
         for frame in self.stream(frames, settings):
@@ -264,12 +272,8 @@ class Denoiser:
             x = torch.from_numpy(data.normalise(frames[index : index + 1], statistics, known)).to(where)
             if isinstance(network, BlindRow):
                 yield from self._solved(network, x, index, len(frames), settings)
-            elif settings.direct:
-                with self._arithmetic(where):
-                    mean = network.denoise_directly(x)
-                yield self._result(mean, None, [])
             else:
-                yield from self._sampled(network, x, index, len(frames), settings)
+                yield from self._by_tiles(network, x, index, len(frames), settings)
             yield (index + 1) / len(frames)
 
     def _arithmetic(self, where: torch.device) -> torch.autocast:
@@ -305,29 +309,82 @@ class Denoiser:
             std = std.square().lerp(spread.flip(axes).square(), 1 / (done + 1)).sqrt()
         yield self._result(mean, std, [])
 
-    def _sampled(
+    def _by_tiles(
         self, network: COSDD, x: Tensor, index: int, count: int, settings: Settings
     ) -> Iterator[Result | float]:
-        with self._arithmetic(x.device):
-            features, window = network.encode(x)
-        at_once = max(1, PIXELS_AT_ONCE.get(x.device.type, 2**20) // x[0, 0].numel())
-        mean, squares = torch.zeros_like(x), torch.zeros_like(x)
-        kept: list[Tensor] = []
+        """Tile by tile, each as it would be in the whole image; in smaller tiles where memory does not suffice."""
+        padded, window = network.padded(x)
+        pixels, edge = device.pixels_at_once(x.device, network.bytes_per_pixel), settings.tile
+        while True:
+            plan = tiles.plan(padded.shape[2:], network.halo, network.stride, pixels, edge)
+            try:
+                yield from self._tiled(network, padded, window, plan, index, count, settings)
+                return
+            except RuntimeError as error:
+                seen = max(tile.pixels for tile in plan)
+                if not device.out_of_memory(error) or seen <= SMALLEST_TILE:
+                    raise
+                pixels, edge = seen // 2, None
+                out.print(f"note: out of memory with {seen:,} pixels at once; going on with half as many")
+
+    def _tiled(
+        self,
+        network: COSDD,
+        padded: Tensor,
+        window: tuple[slice, ...],
+        plan: list[Tile],
+        index: int,
+        count: int,
+        settings: Settings,
+    ) -> Iterator[Result | float]:
+        mean, squares = torch.zeros_like(padded), torch.zeros_like(padded)
+        kept = [torch.zeros_like(padded) for _ in range(settings.save_samples)]
+        for number, tile in enumerate(plan):
+            seen, inner = padded[(..., *tile.seen)], (..., *tile.inner)
+            if settings.direct:
+                assert network.direct is not None
+                with self._arithmetic(seen.device):
+                    mean[inner] = network.direct(seen)[(..., *tile.within)].float()
+                yield (index + (number + 1) / len(plan)) / count
+                continue
+            parts = mean[inner], squares[inner], [sample[inner] for sample in kept]
+            for share in self._sampled(network, seen, tile, index, settings, *parts):
+                yield (index + (number + share) / len(plan)) / count
+        std = None if settings.direct else torch.sqrt(squares[window] / max(settings.samples - 1, 1))
+        yield self._result(mean[window], std, [sample[window].cpu() for sample in kept])
+
+    def _sampled(
+        self,
+        network: COSDD,
+        seen: Tensor,
+        tile: Tile,
+        index: int,
+        settings: Settings,
+        mean: Tensor,
+        squares: Tensor,
+        kept: list[Tensor],
+    ) -> Iterator[float]:
+        """Sample the clean image of a tile into the mean and what is given beside it; yields the share done."""
+        with self._arithmetic(seen.device):
+            features = network.ladder.bottom_up(seen)
+        at_once = max(1, PIXELS_AT_ONCE.get(seen.device.type, 2**20) // seen[0, 0].numel())
+        origin = [span.start for span in tile.seen]
+        window = (slice(None), slice(None), *tile.within)
         done = 0
         while done < settings.samples:
             batch = range(done, min(done + at_once, settings.samples))
             repeated = [feature.expand(len(batch), *feature.shape[1:]) for feature in features]
-            with self._arithmetic(x.device):
-                drawn = network.sample(repeated, window, _latent_noise(settings.seed, index, batch)).float()
+            draw = latents.addressed(settings.seed, index, batch, origin, network.ladder.strides)
+            with self._arithmetic(seen.device):
+                drawn = network.sample(repeated, window, draw).float()
             for sample in drawn.split(1):  # Welford
+                if done < len(kept):
+                    kept[done].copy_(sample)
                 done += 1
                 step = sample - mean
                 mean += step / done
                 squares += step * (sample - mean)
-                if len(kept) < settings.save_samples:
-                    kept.append(sample.cpu())
-            yield (index + done / settings.samples) / count
-        yield self._result(mean, torch.sqrt(squares / max(done - 1, 1)), kept)
+            yield done / settings.samples
 
 
 def _opened(source: np.ndarray | Image | str | Path, axes: str | None) -> Image:
@@ -336,17 +393,3 @@ def _opened(source: np.ndarray | Image | str | Path, axes: str | None) -> Image:
     if isinstance(source, str | Path):
         return images.read(source, axes)
     return images.from_array(np.asarray(source), axes)
-
-
-def _latent_noise(seed: int, frame: int, samples: range) -> Callable[[int, torch.Size, torch.device], Tensor]:
-    """Latent noise that depends on (seed, frame, sample, level) and not on how many samples go together."""
-
-    def draw(level: int, shape: torch.Size, device: torch.device) -> Tensor:
-        noise = []
-        for sample in samples:
-            key = np.random.SeedSequence((seed, frame, sample, level)).generate_state(1, np.uint64)[0]
-            generator = torch.Generator().manual_seed(int(key >> np.uint64(1)))
-            noise.append(torch.randn(shape[1:], generator=generator))
-        return torch.stack(noise).to(device)
-
-    return draw

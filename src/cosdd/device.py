@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 
@@ -31,3 +33,32 @@ def in_bfloat16(precision: str, device: torch.device) -> bool:
 def arithmetic(precision: str, device: torch.device) -> torch.autocast:
     """The context in which the networks run. Likelihood, KL and grey values are float32 in any case."""
     return torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(precision, device))
+
+
+# Of the free memory of a processor, and no more than that: others live there too.
+SHARE, MOST = {"cpu": 0.3, "cuda": 0.7}, {"cpu": 1.5e9}
+UNKNOWN = 4e9  # free memory where the system does not say
+
+
+def pixels_at_once(device: torch.device, bytes_per_pixel: int) -> int:
+    """How many pixels may go through networks that take so much memory for each."""
+    budget = SHARE.get(device.type, 0.3) * free_memory(device)
+    return max(1, int(min(budget, MOST.get(device.type, budget)) / bytes_per_pixel))
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return UNKNOWN
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Did an allocation fail, on a GPU or on the CPU?"""
+    return (
+        isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "alloc" in str(error).lower()
+    )

@@ -110,9 +110,24 @@ class COSDD(nn.Module):
             terms["loss"] = terms["loss"] + terms["direct"]
         return terms
 
+    @property
+    def halo(self) -> int:
+        """How far beyond itself a tile must see, by samples or directly; it begins and ends at multiples of stride."""
+        first, last = self.ladder.sees(-self.signal.reach, self.stride - 1 + self.signal.reach)
+        return max(-first, last - (self.stride - 1), 0 if self.direct is None else self.direct.reach)
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """About what one pixel takes while it is denoised: the finest features, as many as live at a time."""
+        return 4 * 7 * max(self.settings.features, self.settings.signal_features, self.settings.direct_features)
+
+    def padded(self, x: Float[Tensor, "b c *space"]) -> tuple[Float[Tensor, "b c *padded"], tuple[slice, ...]]:
+        """An image of any size as the networks see it, and the slices that cut it out again."""
+        return pad_to_multiple(fill_missing(x)[0], self.stride, margin=self.stride)
+
     def encode(self, x: Float[Tensor, "b c *space"]) -> tuple[list[Tensor], tuple[slice, ...]]:
         """Bottom-up features of an image of any size, and the slices that cut it out of the padded one."""
-        padded, window = pad_to_multiple(fill_missing(x)[0], self.stride, margin=self.stride)
+        padded, window = self.padded(x)
         return self.ladder.bottom_up(padded), window
 
     def sample(
@@ -125,5 +140,5 @@ class COSDD(nn.Module):
     def denoise_directly(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         """The direct denoiser's estimate of the mean of the clean images."""
         assert self.direct is not None
-        padded, window = pad_to_multiple(fill_missing(x)[0], self.direct.stride, margin=self.stride)
+        padded, window = self.padded(x)
         return self.direct(padded)[window]

@@ -147,6 +147,8 @@ class Ladder(nn.Module):
     ):
         super().__init__()
         halved = layers.halved_sizes(levels, downsampling)
+        self.halved = halved
+        self.merge_reach = layers.BLOCK_REACH if block == "supplement" else 0
         counts = layers.feature_counts(features, max_features, halved)
         self.stride = 2 ** sum(halved)
         self.dimensions = dimensions
@@ -179,6 +181,33 @@ class Ladder(nn.Module):
             )
             for level in range(levels)
         )
+
+    @property
+    def strides(self) -> list[int]:
+        """Pixels of the image to one of each level, finest first."""
+        return [2 ** sum(self.halved[: level + 1]) for level in range(len(self.halved))]
+
+    def sees(self, first: int, last: int) -> tuple[int, int]:
+        """The first and the last pixel, along an axis, that matter for the code of pixels ``first`` to ``last``.
+
+        From the code up the hierarchy: what each level must have of its features. Then down to the image.
+        """
+        block = layers.BLOCK_REACH
+        needed: list[tuple[int, int]] = []  # of the features of each level, in its own pixels
+        for level, halve in enumerate(self.halved):
+            if halve:
+                first, last = first // 2, last // 2  # nearest neighbours
+            merge = 0 if level == len(self.halved) - 1 else self.merge_reach  # nothing comes down to the top
+            carry_on = level > 0 or not self.code_is_latent
+            # The block on the way down, the merge and what inserts the latents; the posterior and its own merge.
+            grow = (block + merge + 1 if carry_on else 0) + 1 + merge
+            first, last = first - grow, last + grow
+            needed.append((first, last))
+        for own, halve in zip(reversed(needed), reversed(self.halved), strict=True):
+            first, last = min(first, own[0]) - block, max(last, own[1]) + block
+            if halve:
+                first, last = 2 * first - 1, 2 * last + 1
+        return first - 2, last + 2  # the stem
 
     def bottom_up(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:
         """Features of the noisy image, finest level first. Depends on x alone: one pass serves all samples."""

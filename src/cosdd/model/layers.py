@@ -133,6 +133,8 @@ class PlainBlock(nn.Module):
         return h + self.residual(h)
 
 
+# Radius of what a block sees: two 3-wide convolutions in either.
+BLOCK_REACH = 2
 BLOCK = {"supplement": SupplementBlock, "plain": PlainBlock}
 
 

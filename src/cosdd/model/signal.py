@@ -29,6 +29,7 @@ class SignalDecoder(nn.Module):
             parts += [convolution(dimensions, inputs, features, padding=padding), nn.ReLU()]
             inputs = features
         self.hidden = nn.Sequential(*parts)
+        self.reach = layers  # radius of what a pixel sees: each layer is 3 wide
         self.head = convolution(dimensions, inputs, channels, 1)
 
     def forward(self, code: Float[Tensor, "b s *space"]) -> Float[Tensor, "b c *space"]:

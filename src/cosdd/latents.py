@@ -1,0 +1,66 @@
+"""Latent noise with an address: a standard normal number for every (seed, image, sample, level, channel, pixel).
+
+A number depends on its address alone. So a sample is the same in tiles of any size, in batches of any size, in any
+order, and (but for the last digit) on any device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Bits of an address: x and y reach to a million pixels, z to 16,000, and there are 2048 channels, in pairs.
+BITS = {"x": 20, "y": 20, "z": 14}
+
+
+def addressed(
+    seed: int, frame: int, samples: Sequence[int], origin: Sequence[int], strides: Sequence[int]
+) -> Callable[[int, torch.Size, torch.device], Tensor]:
+    """Noise for samples of a part of an image that begins at pixel ``origin``: draw(level, shape, device).
+
+    strides: pixels of the image to one of each level. ``shape`` is (samples, channels, *space of the level).
+    """
+
+    def draw(level: int, shape: torch.Size, device: torch.device) -> Float[Tensor, "b z *space"]:
+        where = addresses(shape[2:], [at // strides[level] for at in origin], device)
+        keys = [np.random.SeedSequence((seed, frame, sample, level)).generate_state(2, np.uint64) for sample in samples]
+        return torch.stack([standard_normal(where, shape[1], key.tolist()) for key in keys])
+
+    return draw
+
+
+def addresses(space: Sequence[int], start: Sequence[int], device: torch.device) -> Int[Tensor, "*space"]:
+    """A whole number for every pixel of a part of an image that begins at pixel ``start``."""
+    address = torch.zeros(tuple(space), dtype=torch.int64, device=device)
+    for dimension, (axis, first, size) in enumerate(zip("zyx"[-len(space) :], start, space, strict=True)):
+        position = torch.arange(first, first + size, device=device)
+        address = (address << BITS[axis]) + position.reshape(-1, *[1] * (len(space) - 1 - dimension))
+    return address
+
+
+def standard_normal(
+    address: Int[Tensor, "*space"], channels: int, key: tuple[int, int] | list[int]
+) -> Float[Tensor, "z ..."]:
+    """Two channels at a time: 64 well-mixed bits for each address, and the Box-Muller transform of their halves."""
+    first, second = (k - 2**64 if k >= 2**63 else k for k in key)
+    normal = torch.empty(2 * -(-channels // 2), *address.shape, device=address.device)
+    for pair in range(len(normal) // 2):
+        bits = _mix(_mix((address + (pair << sum(BITS.values()))) ^ first) + second)
+        high, low = (bits >> 32) & 0xFFFFFFFF, bits & 0xFFFFFFFF
+        radius = torch.sqrt(-2 * torch.log((high.float() + 0.5) / 2**32))
+        angle = low.float() * (2 * math.pi / 2**32)
+        torch.mul(radius, torch.cos(angle), out=normal[2 * pair])
+        torch.mul(radius, torch.sin(angle), out=normal[2 * pair + 1])
+    return normal[:channels]
+
+
+def _mix(bits: Int[Tensor, "*space"]) -> Int[Tensor, "*space"]:
+    """A bijection of 64 bits in which each bit depends on all (the finaliser of SplitMix64, Steele et al. 2014)."""
+    bits = (bits ^ ((bits >> 30) & (2**34 - 1))) * -0x40A7B892E31B1A47
+    bits = (bits ^ ((bits >> 27) & (2**37 - 1))) * -0x6B2FB644ECCEEE15
+    return bits ^ ((bits >> 31) & (2**33 - 1))
