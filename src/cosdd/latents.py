@@ -16,6 +16,7 @@ from torch import Tensor
 
 # Bits of an address: x and y reach to a million pixels, z to 16,000, and there are 2048 channels, in pairs.
 BITS = {"x": 20, "y": 20, "z": 14}
+BLOCK = 1 << 20  # numbers that are worked on together
 
 
 def addressed(
@@ -28,8 +29,11 @@ def addressed(
 
     def draw(level: int, shape: torch.Size, device: torch.device) -> Float[Tensor, "b z *space"]:
         where = addresses(shape[2:], [at // strides[level] for at in origin], device)
-        keys = [np.random.SeedSequence((seed, frame, sample, level)).generate_state(2, np.uint64) for sample in samples]
-        return torch.stack([standard_normal(where, shape[1], key.tolist()) for key in keys])
+        words = [
+            np.random.SeedSequence((seed, frame, sample, level)).generate_state(2, np.uint64) for sample in samples
+        ]
+        keys = torch.from_numpy(np.stack(words).view(np.int64)).to(device)
+        return standard_normal(where, shape[1], keys)
 
     return draw
 
@@ -44,19 +48,22 @@ def addresses(space: Sequence[int], start: Sequence[int], device: torch.device) 
 
 
 def standard_normal(
-    address: Int[Tensor, "*space"], channels: int, key: tuple[int, int] | list[int]
-) -> Float[Tensor, "z ..."]:
+    address: Int[Tensor, "*space"], channels: int, keys: Int[Tensor, "b 2"]
+) -> Float[Tensor, "b z ..."]:
     """Two channels at a time: 64 well-mixed bits for each address, and the Box-Muller transform of their halves."""
-    first, second = (k - 2**64 if k >= 2**63 else k for k in key)
-    normal = torch.empty(2 * -(-channels // 2), *address.shape, device=address.device)
-    for pair in range(len(normal) // 2):
-        bits = _mix(_mix((address + (pair << sum(BITS.values()))) ^ first) + second)
+    pairs = -(-channels // 2)
+    normal = torch.empty(len(keys), pairs, 2, *address.shape, device=address.device)
+    first, second = keys.reshape(-1, 1, 2, *[1] * address.dim()).unbind(2)
+    together = max(1, BLOCK // (len(keys) * address.numel()))
+    for start in range(0, pairs, together):
+        some = torch.arange(start, min(start + together, pairs), device=address.device) << sum(BITS.values())
+        bits = _mix(_mix((address + some.reshape(-1, *[1] * address.dim())) ^ first) + second)
         high, low = (bits >> 32) & 0xFFFFFFFF, bits & 0xFFFFFFFF
         radius = torch.sqrt(-2 * torch.log((high.float() + 0.5) / 2**32))
         angle = low.float() * (2 * math.pi / 2**32)
-        torch.mul(radius, torch.cos(angle), out=normal[2 * pair])
-        torch.mul(radius, torch.sin(angle), out=normal[2 * pair + 1])
-    return normal[:channels]
+        normal[:, start : start + together, 0] = radius * torch.cos(angle)
+        normal[:, start : start + together, 1] = radius * torch.sin(angle)
+    return normal.flatten(1, 2)[:, :channels]
 
 
 def _mix(bits: Int[Tensor, "*space"]) -> Int[Tensor, "*space"]:
