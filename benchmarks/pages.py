@@ -279,11 +279,49 @@ def benchmarks() -> str:
     return filled(ROOT / "docs" / "benchmarks.md", table.lines(entry) if entry else [])
 
 
+def how_it_works() -> str:
+    return filled(ROOT / "docs" / "how-it-works.md", generated())
+
+
+def generated() -> list[str]:
+    """What `python -m benchmarks.noise` and `python -m benchmarks.sampling` measured."""
+    lines = []
+    if entry := _read("noise"):
+        lines += [
+            f"`{entry['command']}`; {_machine(entry)}.",
+            "",
+            "| noise (method, steps) | lags 1, 2, 3 along: true | generated | worst along | worst across "
+            "| variance: worst | median |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for name, run in entry["results"].items():
+            true, made = (
+                " ".join(f"{value:+.2f}" for value in run[f"along_{whose}"][:3]) for whose in ("truth", "generated")
+            )
+            errors = sorted(map(abs, run["variance_error"]))
+            lines.append(
+                f"| {name.split(' (')[0]} ({run['method']}, {run['steps']}) | {true} | {made} "
+                f"| {run['along_worst']:.3f} | {run['across_worst']:.3f} | {100 * run['variance_worst']:+.0f} % "
+                f"| {100 * (errors[4] + errors[5]) / 2:.0f} % |"
+            )
+    if entry := _read("sampling"):
+        run = entry["results"]
+        lines += [
+            "",
+            f"Speed, `{entry['command']}`: {run['samples']} samples of the noise of a {run['size'][0]} x "
+            f"{run['size'][1]} image, {run['decoder']}: {run['naive_seconds']:,.0f} s with the whole prefix for each "
+            f"column ({run['naive_is']}), **{run['cached_seconds']:.1f} s** with remembered columns, "
+            f"{run['times_quicker']:.0f} times quicker; {_machine(entry)}.",
+        ]
+    return lines
+
+
 # Every page that is written here, whole or in part, by its place in the repository.
 WRITTEN: dict[str, Callable[[], str]] = {
     "README.md": readme,
     "docs/benchmarks.md": benchmarks,
     "docs/blind-row.md": blind_row,
+    "docs/how-it-works.md": how_it_works,
     "docs/noise.md": noise,
     "docs/reliability.md": reliability,
     "docs/settings.md": settings,
