@@ -112,6 +112,7 @@ def test_what_is_done_is_not_run_again(images, tmp_path, monkeypatch):
     ("words", "said"),
     [
         (["run", "--sets", "moon"], "error: set 'moon' is unknown: choose from bsd400-stripe,"),
+        (["run", "--data", "/nowhere", "--sets", "bsd400-white"], "error: /nowhere/clean/bsd400: not there, expected"),
         (["run", "--budget", "soon"], "not a duration: 'soon'"),
     ],
 )

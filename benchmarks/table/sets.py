@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from benchmarks.real import against_others_in_place, drift, streaks
 from benchmarks.record import DATA
 from cosdd import metrics, simulate
+from cosdd.config import InputError
 from cosdd.specimen import specimen
 
 EDGE = 128  # pixels: centre crops of the clean images
@@ -63,16 +65,24 @@ class Set:
     truth: np.ndarray | None = None
 
 
+def stored(*parts: str) -> Path:
+    """A file or folder of the images that are not part of the repository."""
+    path = DATA.joinpath(*parts)
+    if not path.exists():
+        raise InputError(f"{path}: not there, expected the images of the comparison (say where they are with --data)")
+    return path
+
+
 @cache
 def clean_images(source: str) -> np.ndarray:
     """(n, EDGE, EDGE), 0 to 1; the last TESTED are for tests."""
     if source == "specimen":
         return specimen(120 + TESTED, EDGE, 0)
     if source == "nuclei256":
-        with np.load(DATA / "clean" / "nuclei256.npz", allow_pickle=False) as file:
+        with np.load(stored("clean", "nuclei256.npz"), allow_pickle=False) as file:
             images = file["images"].astype(np.float32) / 255
     else:
-        files = sorted((DATA / "clean" / source).glob("*"))
+        files = sorted(stored("clean", source).glob("*"))
         images = np.stack([np.asarray(Image.open(file).convert("L"), np.float32) for file in files]) / 255
     top, left = (n // 2 - EDGE // 2 for n in images.shape[1:])
     return images[:, top : top + EDGE, left : left + EDGE]
@@ -111,7 +121,7 @@ def against_truth(truth: np.ndarray, images: np.ndarray) -> FLOATS:
 
 
 def twophoton(seed: int, tested: int) -> Set:
-    noisy = tifffile.imread(DATA / "noisy" / "twophoton_neurons_20x128x256.tif").astype(np.float32)
+    noisy = tifffile.imread(stored("noisy", "twophoton_neurons_20x128x256.tif")).astype(np.float32)
     shifts = drift(noisy)
 
     def judge(images: np.ndarray) -> FLOATS:
@@ -123,7 +133,7 @@ def twophoton(seed: int, tested: int) -> Set:
 
 
 def confocal(seed: int, tested: int) -> Set:
-    path = sorted((DATA / "noisy" / "confocal_counts").glob("*"))[0]
+    path = sorted(stored("noisy", "confocal_counts").glob("*"))[0]
     noisy = tifffile.imread(path).astype(np.float32)
     picked = np.linspace(0, len(noisy) - 1, min(tested, len(noisy))).round().astype(int)
     return Set("confocal", "photon counts of a confocal microscope, white noise", noisy, noisy[picked], 0,
@@ -145,7 +155,7 @@ def against_others(noisy: np.ndarray, images: np.ndarray, picked: np.ndarray) ->
 
 
 def without_reference(name: str, says: str, file: str, extent: int, seed: int, tested: int) -> Set:
-    noisy = tifffile.imread(DATA / "noisy" / file).astype(np.float32)
+    noisy = tifffile.imread(stored("noisy", file)).astype(np.float32)
     noisy = noisy.reshape(-1, *noisy.shape[-2:])
     return Set(name, says, noisy, noisy, extent, partial(by_itself, noisy), None)
 
