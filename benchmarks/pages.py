@@ -6,13 +6,15 @@ The figures in README.md and in docs come from ``benchmarks/results``, the table
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cosdd
 from benchmarks.table import page as table
-from cosdd import config
+from cosdd import config, denoise, generation
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -21,6 +23,20 @@ NAMES = {
     "auto": "`auto` (blind-row)",
     "cosdd": "`--method cosdd`",
     "cosdd,model.decoder_input=latent": "`--method cosdd --set model.decoder_input=latent`",
+}
+
+# What a script may rely on, by the name it is called by.
+PUBLIC: dict[str, Any] = {
+    "cosdd.train": cosdd.train,
+    "cosdd.load": cosdd.load,
+    "model.denoise": denoise.Denoiser.denoise,
+    "model.generate": denoise.Denoiser.generate,
+    "model.noise": denoise.Denoiser.noise,
+    "model.save": denoise.Denoiser.save,
+    "Result": denoise.Result,
+    "Generated": generation.Generated,
+    "Noise": denoise.Noise,
+    "cosdd.InputError": cosdd.InputError,
 }
 
 
@@ -316,6 +332,57 @@ def generated() -> list[str]:
     return lines
 
 
+def python() -> str:
+    """docs/python.md: the public names, from their signatures and docstrings."""
+    lines = [
+        "# Python interface",
+        "",
+        "Everything the command line does with images, a script can do with arrays and files.",
+        "",
+        "```python",
+        "import cosdd",
+        "",
+        'model = cosdd.train(noisy, noise_axis="x", time="10m")  # array (n, y, x), a path, or a list of paths',
+        "result = model.denoise(noisy)",
+        "result.mean, result.std  # float32, the shape and grey values of the input",
+        'model.save("noisy.safetensors")',
+        "```",
+        "",
+        "and later, in another script:",
+        "",
+        "```python",
+        "import cosdd",
+        "",
+        'model = cosdd.load("noisy.safetensors")',
+        "print(model.noise()[0].describe())",
+        "```",
+        "",
+        "Generated from the code by `python -m benchmarks.pages`.",
+    ]
+    for name, thing in PUBLIC.items():
+        about = inspect.getdoc(thing) or ""
+        lines += ["", f"## {name}", ""]
+        if not inspect.isclass(thing):
+            lines += ["```text", _call(name, thing), "```", ""]
+        lines += ["```text", about, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _call(name: str, function: Callable[..., Any]) -> str:
+    """The signature, a parameter a line, without the quotes of annotations."""
+    signature = inspect.signature(function)
+    given = [p for p in signature.parameters.values() if p.name != "self"]
+    words, starred = [], False
+    for p in given:
+        if p.kind is p.KEYWORD_ONLY and not starred:
+            words, starred = [*words, "*"], True
+        default = "" if p.default is p.empty else f" = {p.default!r}"
+        words.append(f"{p.name}: {p.annotation}{default}".replace("'", '"' if default else ""))
+    shown = "".join(f"    {word},\n" for word in words)
+    returned = signature.return_annotation
+    return f"{name}(\n{shown}) -> {returned}" if words else f"{name}() -> {returned}"
+
+
 # Every page that is written here, whole or in part, by its place in the repository.
 WRITTEN: dict[str, Callable[[], str]] = {
     "README.md": readme,
@@ -323,6 +390,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
     "docs/blind-row.md": blind_row,
     "docs/how-it-works.md": how_it_works,
     "docs/noise.md": noise,
+    "docs/python.md": python,
     "docs/reliability.md": reliability,
     "docs/settings.md": settings,
 }
