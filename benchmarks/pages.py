@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -360,12 +361,29 @@ def python() -> str:
         "Generated from the code by `python -m benchmarks.pages`.",
     ]
     for name, thing in PUBLIC.items():
-        about = inspect.getdoc(thing) or ""
         lines += ["", f"## {name}", ""]
         if not inspect.isclass(thing):
             lines += ["```text", _call(name, thing), "```", ""]
-        lines += ["```text", about, "```"]
+        lines += _prose(inspect.getdoc(thing) or "")
     return "\n".join(lines) + "\n"
+
+
+def _prose(docstring: str) -> list[str]:
+    """A docstring as Markdown: lines that explain a name become a list, sentences stay paragraphs."""
+    lines: list[str] = []
+    each_on_its_own = re.sub(r"\. ([a-z_]+): ", r".\n\1: ", docstring)
+    for line in each_on_its_own.replace("``", "`").replace("*", r"\*").splitlines():
+        entry = re.match(r"(\w+(?:, \w+)*): ", line)
+        if entry:
+            between = [""] if lines and lines[-1] and not lines[-1].startswith("- ") else []
+            lines += [*between, f"- **{entry[1]}**: {line[entry.end() :]}"]
+        elif line.startswith(("Raises ", "Returns ", "Ctrl-C ")):
+            lines += ["", line]
+        elif line and lines and lines[-1]:
+            lines[-1] += " " + line
+        else:
+            lines.append(line)
+    return lines
 
 
 def _call(name: str, function: Callable[..., Any]) -> str:
