@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 from tiny import frames, settings, stripes
 
-from cosdd import data
+from cosdd import data, lazy
 from cosdd.config import InputError
 from cosdd.data import Frames, Statistics
 
@@ -33,7 +33,7 @@ def noise(*shape, mean=0.0, std=1.0, seed=0):
     ids=["2 channels", "offset 1e6", "1-D", "many sizes", "big-endian", "3-D float32", "hot pixels"],
 )
 def test_streamed_statistics_are_those_of_all_pixels(arrays, stream_bytes, monkeypatch):
-    monkeypatch.setattr(data, "STREAM_BYTES", stream_bytes)
+    monkeypatch.setattr(lazy, "BLOCK_BYTES", stream_bytes)
     found = data.measure(arrays)
     channels = arrays[0].shape[1]
     for c in range(channels):

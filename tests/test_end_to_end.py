@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 
-from cosdd import cli, simulate
+import cosdd as cosdd_module
+from cosdd import cli, images, simulate
 from cosdd.specimen import specimen
 
 TINY = [  # a network that trains in a second
@@ -318,3 +321,135 @@ def test_images_unlike_the_training_images_are_named(trained, stack, tmp_path, c
         tifffile.imwrite(tmp_path / f"{name}.tif", array, metadata={"axes": "TYX"})
         assert cosdd("denoise", model, tmp_path / f"{name}.tif", "-o", tmp_path / "out", "--samples", 2) == 0
         assert ("train a model on them" in capsys.readouterr().out) == (name == "other")
+
+
+# ---- OME-Zarr
+
+
+@pytest.fixture(scope="module")
+def store(stack, tmp_path_factory) -> Path:
+    """The same frames as an OME-Zarr store."""
+    image = images.read(stack)
+    path = tmp_path_factory.mktemp("data") / "my stack.zarr"
+    images.write(path, np.asarray(image.data), like=image)
+    return path
+
+
+@pytest.mark.parametrize("trained", ["blind-row"], indirect=True)
+def test_a_store_goes_through_every_verb(trained, stack, store, tmp_path, capsys):
+    """With the results that the same frames give as TIFF, and as a store again."""
+    _, model = trained
+    asked = ("--samples", 2, "--std")
+    assert cosdd("denoise", model, stack, "-o", tmp_path / "tif", *asked) == 0
+    assert cosdd("denoise", model, store, "-o", tmp_path / "zarr", *asked, "--dtype", "same") == 0
+    assert cosdd("denoise", model, stack, "-o", tmp_path / "other", *asked, "--format", "ome.zarr") == 0
+    assert sorted(p.name for p in (tmp_path / "zarr").iterdir()) == ["my stack.zarr", "my stack_std.zarr"]
+    for name in ("my stack", "my stack_std"):
+        expected = tifffile.imread(tmp_path / "tif" / f"{name}.tif")
+        found = images.read(tmp_path / "other" / f"{name}.ome.zarr")
+        np.testing.assert_array_equal(np.asarray(found.data), expected)
+        assert found.describe().endswith("12 x 37 x 45 (TYX), float32, pixel size 0.2 x 0.2 micrometer")
+    rounded = images.read(tmp_path / "zarr" / "my stack.zarr")
+    assert rounded.data.dtype == np.uint16
+    np.testing.assert_allclose(np.asarray(rounded.data), tifffile.imread(tmp_path / "tif" / "my stack.tif"), atol=0.6)
+
+    asked = ("--noise-axis", "x", *TINY)
+    for source in (stack, store):
+        assert cosdd("train", source, "-o", tmp_path / source.suffix / "m.safetensors", *asked) == 0
+    a, b = (cosdd_module.load(tmp_path / suffix / "m.safetensors").checkpoint for suffix in (".tif", ".zarr"))
+    assert a.statistics == b.statistics
+    weights = b.network.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in a.network.state_dict().items())
+    capsys.readouterr()
+    found = []
+    for source in (stack, store):
+        assert cosdd("inspect", source, "--json") == 0
+        found.append(json.loads(capsys.readouterr().out) | {"file": ""})
+    assert found[0] == found[1]
+    assert cosdd("report", model, store, "-o", tmp_path / "r.html") == 0
+    assert cosdd("evaluate", tmp_path / "other" / "my stack.ome.zarr", store, "--frames", "--json") == 0
+    assert cosdd("simulate", "stripe", store, "-o", tmp_path / "s") == 0
+    assert images.read(tmp_path / "s" / "noisy" / "my stack.zarr").data.shape == (12, 37, 45)
+
+
+@pytest.mark.parametrize("trained", ["blind-row"], indirect=True)
+def test_a_store_in_a_folder_of_images_counts_as_one(trained, stack, store, tmp_path):
+    _, model = trained
+    (tmp_path / "in").mkdir()
+    shutil.copytree(store, tmp_path / "in" / "b.zarr")
+    shutil.copy(stack, tmp_path / "in" / "a.tif")
+    assert cosdd("denoise", model, tmp_path / "in", "-o", tmp_path / "out", "--samples", 2) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.tif", "b.zarr"]
+    assert cosdd("denoise", model, tmp_path / "in", "-o", tmp_path / "out", "--samples", 2) == 2
+    assert cosdd("denoise", model, tmp_path / "in" / "b.zarr", "-o", tmp_path / "in" / "b.zarr") == 2
+    assert cosdd("denoise", model, tmp_path / "in" / "b.zarr", "-o", tmp_path / "in", "--overwrite") == 2
+
+
+BAD_STORES = {
+    "cut chunk": (lambda p: os.truncate(next(f for f in p.rglob("*") if f.name == "0" and f.is_file()), 60), "cut off"),
+    "no metadata of the array": (lambda p: (p / "0" / "zarr.json").unlink(), "no array"),
+    "no array": (lambda p: shutil.rmtree(p / "0"), "no array"),
+    "no metadata": (lambda p: (p / "zarr.json").unlink(), "without an image"),
+    "half of the metadata": (lambda p: os.truncate(p / "zarr.json", 300), "cannot be read"),
+    "names of axes": (lambda p: _replace(p / "zarr.json", '"name": "y"', '"name": "x"'), "axes unclear"),
+    "version": (lambda p: _replace(p / "zarr.json", '"0.5"', '"0.9"'), "0.9"),
+    "link": (lambda p: _link(p / "0" / "c"), "link"),
+    "escape": (lambda p: _replace(p / "zarr.json", '"path": "0"', '"path": "../b.zarr/0"'), "inside the store"),
+    "objects": (lambda p: _replace(p / "0" / "zarr.json", '"uint16"', '"string"'), "integers or floats"),
+}
+
+
+def _replace(file: Path, old: str, new: str) -> None:
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+def _link(folder: Path) -> None:
+    folder.rename(folder.parent.parent.parent / "elsewhere")
+    folder.symlink_to(folder.parent.parent.parent / "elsewhere")
+
+
+@pytest.mark.parametrize("case", BAD_STORES)
+@pytest.mark.parametrize("trained", ["blind-row"], indirect=True)
+def test_a_bad_store_is_one_line_and_leaves_nothing(case, trained, store, tmp_path, capsys):
+    spoil, told = BAD_STORES[case]
+    _, model = trained
+    path = tmp_path / "bad.zarr"
+    shutil.copytree(store, path)
+    spoil(path)
+    new = tmp_path / "m.safetensors"
+    for command in (("denoise", model, path, "-o", tmp_path / "out"), ("train", path, "-o", new, *TINY)):
+        capsys.readouterr()
+        assert cosdd(*command) == 2
+        error = capsys.readouterr().err
+        assert len(error.strip().splitlines()) == 1
+        assert told in error
+        assert "bad.zarr" in error
+    assert not (tmp_path / "out").exists()
+    assert not new.exists()
+
+
+@pytest.mark.parametrize("trained", ["blind-row"], indirect=True)
+def test_a_killed_run_leaves_no_part_of_a_store(trained, store, tmp_path):
+    """What is there under its name is whole; the same command with --resume ends with the same pixels."""
+    _, model = trained
+    for index in range(3):
+        shutil.copytree(store, tmp_path / "in" / f"{index}.zarr")
+    command = ["denoise", model, tmp_path / "in", "--samples", 2, "--std", "-o"]
+    assert cosdd(*command, tmp_path / "whole") == 0
+    expected = {p.name: np.asarray(images.read(p).data) for p in (tmp_path / "whole").iterdir()}
+    assert len(expected) == 6
+    out, rng = tmp_path / "out", np.random.default_rng(0)
+    for _ in range(3):
+        running = subprocess.Popen([sys.executable, "-m", "cosdd", *map(str, command), out, "--resume"])
+        while running.poll() is None and not out.exists():
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.4))
+        running.kill()
+        running.wait()
+        for path in out.glob("[!.]*"):
+            np.testing.assert_array_equal(np.asarray(images.read(path).data), expected[path.name])
+    assert cosdd(*command, out, "--resume") == 0
+    assert sorted(p.name for p in out.iterdir()) == sorted(expected)
+    for name, pixels in expected.items():
+        np.testing.assert_array_equal(np.asarray(images.read(out / name).data), pixels)

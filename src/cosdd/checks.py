@@ -17,6 +17,7 @@ from scipy import ndimage
 from cosdd import data, inspection, noisefloor, outliers
 from cosdd.data import Statistics
 from cosdd.images import Image
+from cosdd.lazy import Pixels
 
 Light = Literal["green", "yellow", "red"]
 _SEVERITY: dict[Light, int] = {"green": 0, "yellow": 1, "red": 2}
@@ -173,12 +174,13 @@ def _bias(brightness: np.ndarray, bias: np.ndarray, spread: np.ndarray) -> Check
     )
 
 
-def likeness(noisy: np.ndarray, trained_on: Statistics) -> Check:
+def likeness(noisy: Pixels, trained_on: Statistics) -> Check:
     """Are (n, c, *space) images like those that a model was trained on? Of many, some are looked at."""
-    noisy = noisy[:: max(1, len(noisy) // 8)]
-    thin = max(1, int((noisy.size / ENOUGH_PIXELS) ** 0.5))
-    noisy = noisy[..., ::thin, ::thin] if noisy.ndim > 3 else noisy[..., :: thin**2]
-    noisy = noisy.astype(np.float64)
+    some = max(1, len(noisy) // 8)
+    pixels = -(-len(noisy) // some) * (noisy.size // len(noisy))
+    thin = max(1, int((pixels / ENOUGH_PIXELS) ** 0.5))
+    sparse = (slice(None, None, thin),) * 2 if noisy.ndim > 3 else (slice(None, None, thin**2),)
+    noisy = noisy[(slice(None, None, some), ..., *sparse)].astype(np.float64)
     axes = (0, *range(2, noisy.ndim))
     mean, std = noisy.mean(axes), noisy.std(axes)
     there, spread = np.asarray(trained_on.mean), np.asarray(trained_on.std)

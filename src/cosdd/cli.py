@@ -37,7 +37,9 @@ LESS_MEMORY = (
     "or use a machine with more memory"
 )
 
-Files = Annotated[list[str], typer.Argument(help="Images (TIFF, OME-TIFF, PNG, npy), folders or glob patterns.")]
+Files = Annotated[
+    list[str], typer.Argument(help="Images (TIFF, OME-TIFF, OME-Zarr, PNG, npy), folders or glob patterns.")
+]
 Axes = Annotated[str | None, typer.Option(help="Axes of the files where they do not say, such as TYX, ZYX or CYX.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
 Seed = Annotated[int, typer.Option(help="Makes the command repeatable.")]
@@ -162,6 +164,9 @@ def denoise(
     dtype: Annotated[
         str, typer.Option(help="float32, or same: the integer type of the input, rounded and clipped.")
     ] = "float32",
+    format_: Annotated[
+        str, typer.Option("--format", help="Files to write: same as the input, tif, ome.tif, ome.zarr or npy.")
+    ] = "same",
     axes: Axes = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Skip files whose results are there already.")] = False,
@@ -172,7 +177,7 @@ def denoise(
     from cosdd.denoise import Denoiser
     from cosdd.denoise import Settings as DenoiseSettings
 
-    wanted = outputs.Wanted(std=std, samples=save_samples, dtype=dtype)
+    wanted = outputs.Wanted(std=std, samples=save_samples, dtype=dtype, format=format_)
     if tile not in ("auto", "none") and not tile.isdecimal():
         raise InputError(f"--tile {tile}: expected auto, none, or pixels along the edge of a tile")
     edge = None if tile == "auto" else sys.maxsize if tile == "none" else int(tile)
@@ -322,7 +327,7 @@ def evaluate(
 def simulate(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="stripe or checkerboard (the paper's), heavy, or row-ar.")],
-    files: Annotated[list[str], typer.Argument(help="Clean images (TIFF, OME-TIFF, PNG, npy), folders or patterns.")],
+    files: Annotated[list[str], typer.Argument(help="Clean images (TIFF, OME-Zarr, PNG, npy), folders or patterns.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for noisy/ and clean/.")] = Path("simulated"),
     settings: Annotated[
         list[str] | None,

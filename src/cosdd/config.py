@@ -27,6 +27,11 @@ class InputError(ValueError):
     """What the user gave is at fault: one line that says file, seen, expected, and what to do."""
 
 
+def refusal(source: object, seen: str, expected: str, fix: str) -> InputError:
+    """The line for an image at fault; no source is an array in memory."""
+    return InputError(" ".join(f"{source or 'array'}: {seen}; expected {expected}; {fix}".split()))
+
+
 def seconds(value: Any) -> Any:
     """Read ``"90s"``, ``"10m"``, ``"1.5h"`` or a number of seconds."""
     if not isinstance(value, str):

@@ -5,17 +5,19 @@ The batch of step *t* is a pure function of (seed, t): a resumed run, or a run o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
-from cosdd import config, images, outliers
+from cosdd import config, images, lazy, outliers
 from cosdd.config import InputError
 from cosdd.images import Image
 from cosdd.inspection import Inspection, inspect_image
+from cosdd.lazy import Pixels
 from cosdd.outliers import Outliers
 
 DEFAULT_CROP = {1: 1024, 2: 64, 3: 32}  # pixels along each edge, by dimensions
@@ -24,7 +26,6 @@ ENOUGH_FRAMES = 10  # to hold some out for validation
 FEW_PIXELS = 40_000  # for training, in all
 MUCH_SATURATED = 0.01
 WORTH_A_WORD = 1e-5  # share of outliers
-STREAM_BYTES = 64 * 2**20  # pixels looked at together when statistics are streamed
 
 
 @dataclass(frozen=True)
@@ -63,29 +64,31 @@ class Statistics:
 def _float32(pixels: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Compute pixel by pixel in float64, of large images a part at a time; (n, c, *space) in, float32 out."""
     result = np.empty(pixels.shape, np.float32)
-    step = max(1, STREAM_BYTES // max(1, 8 * pixels[:, :, :1].size))
+    step = max(1, lazy.BLOCK_BYTES // max(1, 8 * pixels[:, :, :1].size))
     for start in range(0, pixels.shape[2], step):
         part = pixels[:, :, start : start + step].astype(np.float64)
         result[:, :, start : start + step] = work(part)
     return result
 
 
-def measure(samples: Sequence[np.ndarray], known: Outliers | None = None) -> Statistics:
+def measure(samples: Sequence[Pixels], known: Outliers | None = None) -> Statistics:
     """Statistics of (n, c, *space) arrays, without the outliers that are known, streamed in float64.
 
     Raises InputError where a channel is constant or holds NaN or infinity.
     """
     channels = samples[0].shape[1]
-    shift = np.array([float(samples[0][0, c].flat[0]) for c in range(channels)])
-    count, total, squares = 0, np.zeros(channels), np.zeros(channels)
-    for block in _blocks(samples):
-        if known is not None:
-            block = np.stack([known.without(frame) for frame in block])
-        values = block.astype(np.float64) - shift.reshape(-1, *[1] * (block.ndim - 2))
-        axes = (0, *range(2, block.ndim))
-        count += block.size // channels
-        total += values.sum(axes)
-        squares += (values**2).sum(axes)
+    origin = (0,) * (samples[0].ndim - 2)
+    shift = np.array([float(samples[0][(0, c, *origin)]) for c in range(channels)])
+    total, squares = np.zeros(channels), np.zeros(channels)
+    for array in samples:
+        for (_, there, *_), block in lazy.blocks(array):
+            if known is not None:
+                block = np.stack([known.of(there).without(frame) for frame in block])
+            values = block.astype(np.float64) - shift[there].reshape(-1, *[1] * (block.ndim - 2))
+            axes = (0, *range(2, block.ndim))
+            total[there] += values.sum(axes)
+            squares[there] += (values**2).sum(axes)
+    count = sum(array.size for array in samples) // channels
     mean, variance = total / count, squares / count - (total / count) ** 2
     if not np.isfinite(squares).all():
         raise InputError("the images hold NaN or infinite pixels: replace them before training")
@@ -95,19 +98,13 @@ def measure(samples: Sequence[np.ndarray], known: Outliers | None = None) -> Sta
     return Statistics(tuple((mean + shift).tolist()), tuple(np.sqrt(variance).tolist()), _grey_step(samples))
 
 
-def _blocks(samples: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-    for array in samples:
-        frame_bytes = max(1, array[0].size * 8)
-        step = max(1, STREAM_BYTES // frame_bytes)
-        for start in range(0, len(array), step):
-            yield array[start : start + step]
-
-
-def _grey_step(samples: Sequence[np.ndarray], look_at: int = 200_000) -> float:
+def _grey_step(samples: Sequence[Pixels], look_at: int = 200_000) -> float:
     """The smallest difference between grey values where values repeat (integers, also stored as floats)."""
-    values = np.concatenate([np.ravel(array[0])[: look_at // len(samples) + 1] for array in samples[:50]])
-    distinct = np.unique(values.astype(np.float64))
-    if len(distinct) < 2 or len(distinct) > 0.5 * len(values):
+    share = look_at // len(samples) + 1
+    lines = [-(-share // math.prod(array.shape[3:])) for array in samples[:50]]
+    values = [np.ravel(array[0, :, :some])[:share] for array, some in zip(samples, lines, strict=False)]
+    distinct = np.unique(np.concatenate(values).astype(np.float64))
+    if len(distinct) < 2 or len(distinct) > 0.5 * sum(map(len, values)):
         return 0.0
     return float(np.diff(distinct).min())
 
@@ -116,17 +113,17 @@ def _grey_step(samples: Sequence[np.ndarray], look_at: int = 200_000) -> float:
 class Frames:
     """Frames of one or several files, with what is needed to cut training crops from them.
 
-    arrays: (n, c, *space) in file dtype, perhaps memory-mapped; all with the same c and number of space axes.
+    arrays: (n, c, *space) in file dtype, perhaps still in their files; all with the same c and number of space axes.
     """
 
-    arrays: Sequence[np.ndarray]
+    arrays: Sequence[Pixels]
     statistics: Statistics
     train: tuple[tuple[int, int], ...]  # (array, frame) pairs
     validation: tuple[tuple[int, int], ...]  # empty where there are too few frames to hold any out
     outliers: Outliers | None = None  # what makes a pixel one; None: every pixel counts
 
     @staticmethod
-    def split(arrays: Sequence[np.ndarray], share: float, seed: int, leave_out: bool = True) -> Frames:
+    def split(arrays: Sequence[Pixels], share: float, seed: int, leave_out: bool = True) -> Frames:
         """Hold out ``share`` of the frames, chosen by ``seed``, where there are at least ten.
 
         leave_out: hot, dead and saturated pixels, wherever the images are looked at.
@@ -194,7 +191,7 @@ class Frames:
         pixels = np.array([np.prod(self.arrays[a].shape[2:], dtype=float) for a, _ in frames])
         chosen = rng.choice(len(frames), size=count, p=pixels / pixels.sum())
         letters = "zyx"[-len(edges) :]
-        crops = [_crop(rng, self.arrays[a][i], edges) for a, i in (frames[index] for index in chosen)]
+        crops = [_crop(rng, self.arrays[a], i, edges) for a, i in (frames[index] for index in chosen)]
         normalised = normalise(np.stack(crops), self.statistics, self.outliers)
         for crop in normalised:
             flipped = [1 + axis for axis, letter in enumerate(letters) if letter in flips and rng.random() < 0.5]
@@ -211,7 +208,7 @@ def normalise(pixels: np.ndarray, statistics: Statistics, known: Outliers | None
     return normalised
 
 
-def pieces(arrays: Sequence[np.ndarray], pixels: int = 1 << 21, edge: int = 256) -> list[np.ndarray]:
+def pieces(arrays: Sequence[Pixels], pixels: int = 1 << 21, edge: int = 256) -> list[np.ndarray]:
     """Pieces (c, *space) of the frames of arrays (n, c, *space) from beginning to end, about ``pixels`` in all."""
     everything = [(a, i) for a, array in enumerate(arrays) for i in range(len(array))]
     rng = np.random.default_rng(0)
@@ -225,14 +222,15 @@ def pieces(arrays: Sequence[np.ndarray], pixels: int = 1 << 21, edge: int = 256)
         size = tuple(min(n, longest) for n in space)
         fit = int(np.prod([n // s for n, s in zip(space, size, strict=True)]))
         count = max(1, min(fit, budget * step // int(np.prod(size))))
-        found += [_crop(rng, arrays[a][i], size) for _ in range(count)]
+        found += [_crop(rng, arrays[a], i, size) for _ in range(count)]
     return found
 
 
-def _crop(rng: np.random.Generator, frame: np.ndarray, edges: tuple[int, ...]) -> np.ndarray:
-    """A random crop (c, *edges) of a frame (c, *space), padded by mirror images where the frame is smaller."""
-    starts = [int(rng.integers(max(size - edge, 0) + 1)) for size, edge in zip(frame.shape[1:], edges, strict=True)]
-    crop = frame[(slice(None), *(slice(start, start + edge) for start, edge in zip(starts, edges, strict=True)))]
+def _crop(rng: np.random.Generator, array: Pixels, frame: int, edges: tuple[int, ...]) -> np.ndarray:
+    """A random crop (c, *edges) of a frame of (n, c, *space), padded by mirror images where the frame is smaller."""
+    starts = [int(rng.integers(max(size - edge, 0) + 1)) for size, edge in zip(array.shape[2:], edges, strict=True)]
+    window = (slice(start, start + edge) for start, edge in zip(starts, edges, strict=True))
+    crop = array[(frame, slice(None), *window)]
     short = [(0, edge - size) for size, edge in zip(crop.shape[1:], edges, strict=True)]
     return np.pad(crop, [(0, 0), *short], mode="symmetric") if any(after for _, after in short) else crop
 
@@ -325,9 +323,7 @@ def _left_out(frames: Frames) -> tuple[str, ...]:
     )
 
 
-def _doubts(
-    arrays: Sequence[np.ndarray], noise_axis: str, inspection: Inspection | None, image: Image
-) -> tuple[str, ...]:
+def _doubts(arrays: Sequence[Pixels], noise_axis: str, inspection: Inspection | None, image: Image) -> tuple[str, ...]:
     """What a user should know before spending the time: each says what to do."""
     notes = []
     pixels = sum(array.size for array in arrays)

@@ -20,6 +20,7 @@ from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.generation import Generated
 from cosdd.images import Image
+from cosdd.lazy import Pixels
 from cosdd.model import COSDD, BlindRow
 from cosdd.progress import out
 from cosdd.tiles import Tile
@@ -221,7 +222,7 @@ class Denoiser:
         values = zip(gain.tolist(), at_zero.tolist(), row_offset.tolist(), lags, strict=True)
         return [Noise(*channel) for channel in values]
 
-    def frames(self, image: Image, may_be_flat: bool = False) -> np.ndarray:
+    def frames(self, image: Image, may_be_flat: bool = False) -> Pixels:
         """The image as (n, c, *space). Raises InputError where dimensions, channels or pixels do not fit.
 
         may_be_flat: let a constant image pass.
@@ -244,7 +245,7 @@ class Denoiser:
         return frames
 
     @torch.inference_mode()
-    def stream(self, frames: np.ndarray, settings: Settings) -> Iterator[Result | float]:
+    def stream(self, frames: Pixels, settings: Settings) -> Iterator[Result | float]:
         """Denoise (n, c, *space) frame by frame: yields the share done (float) often, and a Result per frame.
 
         A Result's arrays are (c, *space), its samples (k, c, *space). Memory does not grow with the number

@@ -135,7 +135,7 @@ def planes(image: Image) -> Num[np.ndarray, "n y x"]:
     if "Y" not in image.axes:
         name = image.path or "array"
         raise InputError(f"{name}: axes {image.axes}, expected images with Y and X (say it with --axes)")
-    samples = images.to_samples(image, "YX")
+    samples = np.asarray(images.to_samples(image, "YX"))
     return samples.reshape(-1, *samples.shape[-2:])
 
 

@@ -17,6 +17,7 @@ from cosdd import device, images
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.images import Image
+from cosdd.lazy import Pixels
 from cosdd.model import COSDD, BlindRow
 from cosdd.model.ladder import Draw
 
@@ -63,7 +64,7 @@ class Settings:
 
 
 @torch.inference_mode()
-def noisy_versions(checkpoint: Checkpoint, frames: np.ndarray, settings: Settings) -> Iterator[Generated | float]:
+def noisy_versions(checkpoint: Checkpoint, frames: Pixels, settings: Settings) -> Iterator[Generated | float]:
     """``count`` noisy versions of each clean (n, c, *space) frame, with independent noise of the learned kind.
 
     Yields the share done (float) often, and a Generated per frame. The noise is added to the frame as it is given:
@@ -96,9 +97,9 @@ def noisy_versions(checkpoint: Checkpoint, frames: np.ndarray, settings: Setting
         )
 
 
-def doubt(checkpoint: Checkpoint, frames: np.ndarray) -> str | None:
+def doubt(checkpoint: Checkpoint, frames: Pixels) -> str | None:
     """A line where clean (n, c, *space) frames cannot be in the grey values that the model knows; else None."""
-    mean = frames.mean((0, *range(2, frames.ndim)), dtype=np.float64)
+    mean = np.asarray(frames).mean((0, *range(2, frames.ndim)), dtype=np.float64)
     known = zip(mean.tolist(), checkpoint.statistics.mean, checkpoint.statistics.std, strict=True)
     for found, expected, spread in known:
         if abs(found - expected) > FAR * spread:

@@ -1,6 +1,6 @@
 """Files <-> Image: pixels with named axes, pixel size and channel names.
 
-TIFF (plain, ImageJ, OME), PNG and npy. Pixels stay in the file (memory map) wherever its layout allows it.
+TIFF (plain, ImageJ, OME), OME-Zarr, PNG and npy. Pixels stay in the file wherever its layout allows it.
 What the file says about its axes wins; what it leaves open is asked for, never guessed.
 """
 
@@ -19,10 +19,11 @@ import imagecodecs
 import numpy as np
 import tifffile
 
-from cosdd import writing
-from cosdd.config import InputError
+from cosdd import lazy, omezarr, writing
+from cosdd.config import InputError, refusal
+from cosdd.lazy import Pixels
 
-SUFFIXES = (".tif", ".tiff", ".png", ".npy")
+SUFFIXES = (".tif", ".tiff", ".png", ".npy", omezarr.SUFFIX)
 AXES = "TZCYX"  # ImageJ's order
 SPATIAL = {1: "X", 2: "YX", 3: "ZYX"}  # the axes that are space, by dimensions
 OTHER_AXES = "PIQRAHEVML"  # positions, unnamed sequences, angles, lifetimes, ...: all of them separate images
@@ -52,12 +53,13 @@ _CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets are 32 bit; the margin is for tag
 class Image:
     """Pixels and what the file says about them.
 
-    data: in file axis order and file dtype (big-endian if the file is: Fiji writes so); may be a memory map.
+    data: in file axis order and file dtype (big-endian if the file is: Fiji writes so); may be a memory map, or
+    an array in a file (`Lazy`) that is read where it is indexed.
     axes: one upper-case letter per axis, e.g. "TZCYX"; the channel axis is always "C".
     pixel_size, unit: by axis letter, only where the file has them; T holds the frame interval.
     """
 
-    data: np.ndarray
+    data: Pixels
     axes: str
     pixel_size: dict[str, float] = field(default_factory=dict)
     unit: dict[str, str] = field(default_factory=dict)
@@ -81,22 +83,28 @@ class Image:
 def find(inputs: Sequence[str | Path]) -> list[Path]:
     """Return the image files meant by files, folders (not recursive) and glob patterns, each file once.
 
+    An OME-Zarr folder is one image; so is an image inside a store, by its address ``plate.zarr/A/1/0``.
     Raises InputError for what is missing, empty, or no image by its suffix.
     """
     if not inputs:
-        raise _refusal("input", "nothing given", _KINDS, "name a file, a folder or a pattern")
+        raise refusal("input", "nothing given", _KINDS, "name a file, a folder or a pattern")
     found: list[Path] = []
     for name in inputs:
         path = Path(name).expanduser()
+        if "://" in str(name):
+            raise refusal(name, "a web address", "a file or a folder", "download it first")
+        if omezarr.is_store(path):
+            found.append(path)
+            continue
         if path.is_dir():
             candidates, seen, advice = path.iterdir(), "a folder without images", "check the name"
         elif path.exists():
             candidates, seen, advice = [path], f"suffix '{path.suffix}'", "convert it to TIFF, e.g. with Fiji"
         else:
             candidates, seen, advice = map(Path, glob.glob(str(path))), "no such file or folder", "check the name"
-        files = [p for p in candidates if p.is_file() and not p.name.startswith(".")]
+        files = [p for p in candidates if (p.is_file() or omezarr.is_store(p)) and not p.name.startswith(".")]
         if not (matches := sorted(p for p in files if p.suffix.lower() in SUFFIXES)):
-            raise _refusal(name, seen, _KINDS, advice)
+            raise refusal(name, seen, _KINDS, advice)
         found += matches
     return list(dict.fromkeys(found))
 
@@ -113,8 +121,10 @@ def read(path: str | Path, axes: str | None = None) -> Image:
     """
     path = Path(path).expanduser()
     if find([path]) != [path]:
-        raise _refusal(path, "a folder or pattern", "one image file", "name the file")
-    reader = {".npy": _read_npy, ".png": _read_png}.get(path.suffix.lower(), _read_tiff)
+        raise refusal(path, "a folder or pattern", "one image file", "name the file")
+    readers = {".npy": _read_npy, ".png": _read_png}
+    is_zarr = path.is_dir() or path.suffix.lower() == omezarr.SUFFIX
+    reader = _read_zarr if is_zarr else readers.get(path.suffix.lower(), _read_tiff)
     with _library(path):
         image = reader(path, axes)
     # nine digits undo the rounding of 1 / resolution and of TIFF's fractions
@@ -139,39 +149,39 @@ def check(image: Image, may_be_flat: bool = False) -> None:
 
     may_be_flat: let a constant image pass.
 
-    Reads every pixel once, one plane at a time. Raises InputError.
+    Reads every pixel once, a part at a time. Raises InputError.
     """
     data = image.data
     if data.dtype.kind not in "uif" or not data.size:
         seen = f"{_shape(data)} pixels of type {data.dtype}"
-        raise _refusal(image.path, seen, "integers or floats", "convert it to 16-bit or 32-bit grey levels")
+        raise refusal(image.path, seen, "integers or floats", "convert it to 16-bit or 32-bit grey levels")
     low, high = math.inf, -math.inf
-    for index in np.ndindex(data.shape[:-2]):
-        plane = np.asarray(data[index])
-        low, high = min(low, plane.min()), max(high, plane.max())
-        if not (np.isfinite(plane.min()) and np.isfinite(plane.max())):  # NaN passes through min and max
-            bad = np.argwhere(~np.isfinite(plane))
-            where = ", ".join(f"{a}={i}" for a, i in zip(image.axes, (*index, *bad[0]), strict=True))
-            seen = f"NaN or infinite at {where} ({len(bad)} such in this plane)"
-            raise _refusal(image.path, seen, "finite pixels", "Fiji: Process > Noise > Remove NaNs")
+    for where, block in lazy.blocks(data):
+        low, high = min(low, block.min()), max(high, block.max())
+        if not (np.isfinite(block.min()) and np.isfinite(block.max())):  # NaN passes through min and max
+            place = [p.start + int(i) for p, i in zip(where, np.argwhere(~np.isfinite(block))[0], strict=True)]
+            count = np.count_nonzero(~np.isfinite(data[tuple(place[:-2])]))
+            at = ", ".join(f"{a}={i}" for a, i in zip(image.axes, place, strict=True))
+            seen = f"NaN or infinite at {at} ({count} such in this plane)"
+            raise refusal(image.path, seen, "finite pixels", "Fiji: Process > Noise > Remove NaNs")
     if low == high and not may_be_flat:
-        raise _refusal(image.path, f"every pixel is {low:g}", "an image", "check that it was exported well")
+        raise refusal(image.path, f"every pixel is {low:g}", "an image", "check that it was exported well")
     if max(abs(float(low)), abs(float(high))) > _LARGEST or 0 < float(high) - float(low) < 1 / _LARGEST:
         seen, expected = (
             f"grey values from {low:g} to {high:g}",
             f"values up to {_LARGEST:g} that differ by more than 0",
         )
-        raise _refusal(image.path, seen, expected, "multiply the image by a constant")
+        raise refusal(image.path, seen, expected, "multiply the image by a constant")
 
 
-def to_samples(image: Image, spatial: str) -> np.ndarray:
+def to_samples(image: Image, spatial: str) -> Pixels:
     """Return (n, c, *spatial) in the file's dtype: all axes but C and `spatial` are samples, in file order.
 
-    A view (still lazy) unless sample axes have to be merged across another axis, as T and Z in "TCZYX".
+    Still in the file, unless sample axes of a memory map are merged across another axis, as T and Z in "TCZYX".
     Raises InputError if the image lacks an axis of `spatial`.
     """
     samples = _ordered(image.data, image.axes, _sample_order(image, spatial))
-    return samples.reshape(-1, *samples.shape[samples.ndim - len(spatial) - 1 :])
+    return lazy.merge(samples, samples.ndim - len(spatial) - 1)
 
 
 def from_samples(samples: np.ndarray, image: Image, spatial: str) -> np.ndarray:
@@ -186,18 +196,21 @@ def write(path: str | Path, data: np.ndarray, like: Image, overwrite: bool = Fal
 
     .ome.tif is OME-TIFF. Other .tif are ImageJ TIFF, which Fiji opens with the same axes and pixel size
     (float64 becomes float32); what ImageJ cannot hold (32-bit integers, extra axes, > 4 GB) becomes OME-TIFF
-    or plain TIFF. .png takes 8-bit and 16-bit grey or RGB; .npy keeps pixels only.
-    A file appears when it is complete. Raises InputError if it exists, or cannot be written.
+    or plain TIFF. .zarr is OME-Zarr 0.5, its axes in the order TCZYX. .png takes 8-bit and 16-bit grey or RGB;
+    .npy keeps pixels only. A file appears when it is complete. Raises InputError if it exists, or cannot be written.
     """
     path = Path(path)
     kind = path.suffix.lower()
     assert data.ndim == len(like.axes), f"data of shape {data.shape} do not have the axes {like.axes}"
     if path.exists() and not overwrite:
-        raise _refusal(path, "exists already", "a new file", "choose another output or add --overwrite")
+        raise refusal(path, "exists already", "a new file", "choose another output or add --overwrite")
+    refuse_format(path, like.axes, data.dtype)
+    if path.is_dir() and not (kind == omezarr.SUFFIX and omezarr.is_store(path)):
+        raise refusal(path, "a folder", "a file to replace", "choose another output")
     flat = like.axes == "YX" or (like.axes == "YXC" and data.shape[-1] == 3)
     if kind not in SUFFIXES or (kind == ".png" and not (flat and data.dtype.name in ("uint8", "uint16"))):
         seen = f"suffix '{kind}' for {_shape(data)} ({like.axes}) {data.dtype.name} pixels"
-        raise _refusal(path, seen, ".tif, .npy, or .png for an 8/16-bit plane", f"try {path.stem}.tif")
+        raise refusal(path, seen, ".tif, .zarr, .npy, or .png for an 8/16-bit plane", f"try {path.stem}.tif")
     with writing.whole(path) as part:
         if kind == ".npy":
             with part.open("wb") as file:  # np.save would append ".npy" to a name
@@ -205,32 +218,61 @@ def write(path: str | Path, data: np.ndarray, like: Image, overwrite: bool = Fal
         elif kind == ".png":
             native = np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("="))
             part.write_bytes(imagecodecs.png_encode(native))
+        elif kind == omezarr.SUFFIX:
+            _write_zarr(part, data, like)
         else:
             _write_tiff(part, data, like, ome=path.stem.lower().endswith(".ome"))
 
 
-def output_path(source: Path, folder: Path, suffix: str = "") -> Path:
-    """Name the result for an input: stack.ome.tif -> folder/stack{suffix}.ome.tif; .png -> .tif (floats)."""
+def refuse_format(path: Path, axes: str, pixels: np.dtype) -> None:
+    """Raise InputError where the format of this name cannot hold such pixels: before the work rather than after."""
+    kind, seen = path.suffix.lower(), f"{pixels.name} pixels with axes {axes}"
+    if kind == omezarr.SUFFIX:
+        if omezarr.order(axes) is None or pixels.kind not in "uif" or pixels.itemsize > 8:
+            expected = "for OME-Zarr numbers with Y, X, and of T, C, Z some"
+            raise refusal(path, seen, expected, f"name the output {path.stem}.tif")
+    elif kind in (".tif", ".tiff") and path.stem.lower().endswith(".ome") and not _fits_ome(axes, pixels):
+        expected = f"for OME-TIFF {', '.join(_OME_TYPES)} and axes of P{AXES}"
+        raise refusal(path, seen, expected, "name the output .tif")
+
+
+def _fits_ome(axes: str, pixels: np.dtype) -> bool:
+    return pixels.name in (*_OME_TYPES, "float16") and set(axes) <= set("P" + AXES)  # float16 is written as float32
+
+
+def output_path(source: Path, folder: Path, suffix: str = "", kind: str | None = None) -> Path:
+    """Name the result for an input: stack.ome.tif -> folder/stack{suffix}.ome.tif; .png -> .tif (floats).
+
+    kind: another ending, such as ".ome.zarr".
+    """
+    if source.is_dir():  # an image inside a store is named after the store
+        source = source.with_name(omezarr.name(source))
     end = "".join(source.suffixes[-2:]) if source.stem.lower().endswith(".ome") else source.suffix
-    return folder / f"{source.name[: -len(end)]}{suffix}{'.tif' if end.lower() == '.png' else end}"
+    kind = kind or (".tif" if end.lower() == ".png" else end)
+    return folder / f"{source.name[: -len(end)]}{suffix}{kind}"
 
 
-def _array_axes(data: np.ndarray, given: str | None, path: Path | None, defaults: tuple[str, ...]) -> str:
+def _array_axes(data: Pixels, given: str | None, path: Path | None, defaults: tuple[str, ...]) -> str:
     """Axes of a bare array: given, or by its number of dimensions where that leaves no doubt."""
     if given is not None:
         return _given_axes(given, data, path)
     if not 1 <= data.ndim <= len(defaults) or (data.ndim == 3 and data.shape[-1] <= 4):
-        raise _refusal(path, f"{_shape(data)}, axes unclear", "a letter for each", _advice(data))
+        raise refusal(path, f"{_shape(data)}, axes unclear", "a letter for each", _advice(data))
     return defaults[data.ndim - 1]
 
 
-def _given_axes(axes: str, data: np.ndarray, path: Path | None) -> str:
+def _fit(axes: str, data: Pixels) -> bool:
+    """Are these our letters, each once, and one for each axis of the pixels?"""
+    once = len(axes) == len(set(axes)) == data.ndim
+    return once and set("YX"[-data.ndim :]) <= set(axes) <= set(AXES + OTHER_AXES)
+
+
+def _given_axes(axes: str, data: Pixels, path: Path | None) -> str:
     """Check the user's axes against the pixels; "S" (colour samples) is "C"."""
     named = axes.upper().replace("S", "C")
-    once = len(named) == len(set(named)) == data.ndim
-    if not (once and set("YX"[-data.ndim :]) <= set(named) <= set(AXES + OTHER_AXES)):
+    if not _fit(named, data):
         expected = "each axis once: Y, X, and of T, Z, C (colour), P or I (other separate images) what it has"
-        raise _refusal(path, f"--axes {axes} for {_shape(data)} pixels", expected, _advice(data))
+        raise refusal(path, f"--axes {axes} for {_shape(data)} pixels", expected, _advice(data))
     return named
 
 
@@ -244,7 +286,7 @@ def _file_axes(data: np.ndarray, axes: str, stated: bool, path: Path) -> tuple[n
     # 3 or 4 frames are stored by tifffile as the planes of one RGB page ("SYX")
     colour = letters.startswith("S") or (len(letters) == 3 and letters[1:] == "YX" and data.shape[-1] <= 4)
     if unknown > 1 or (colour and not stated) or "S" in named or len(set(named)) < len(named):
-        raise _refusal(path, f"{_shape(data)}, axes unclear: {letters}", "a letter for each", _advice(data))
+        raise refusal(path, f"{_shape(data)}, axes unclear: {letters}", "a letter for each", _advice(data))
     if unknown and "T" not in named:  # a sequence of pages: time or z, both are samples
         named = named.replace("Q", "T").replace("I", "T")
     return data, named
@@ -254,23 +296,32 @@ def _sample_order(image: Image, spatial: str) -> str:
     """Axes of the samples, then C, then `spatial`."""
     if missing := [a for a in spatial if a not in image.axes]:
         fix = f"{' and '.join(missing)} is missing: if axes are misnamed, give --axes with one letter each"
-        raise _refusal(image.path, f"{_shape(image.data)} ({image.axes})", f"the axes {spatial}", fix)
+        raise refusal(image.path, f"{_shape(image.data)} ({image.axes})", f"the axes {spatial}", fix)
     return "".join(a for a in image.axes if a not in "C" + spatial) + "C" + spatial
 
 
-def _ordered(data: np.ndarray, axes: str, order: str) -> np.ndarray:
+def _ordered(data: Pixels, axes: str, order: str) -> Any:
     """View `data` with its axes in `order`: those it lacks get length 1, those of length 1 may be dropped."""
-    drop = tuple(i for i, a in enumerate(axes) if a not in order)
-    kept = "".join(a for a in axes if a in order)
-    new = "".join(a for a in order if a not in axes)
-    return data.squeeze(drop)[(None,) * len(new)].transpose([(new + kept).index(a) for a in order])
+    return lazy.arrange(data, [axes.find(a) for a in order])
 
 
 def _read_npy(path: Path, given: str | None) -> Image:
     data = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(data, np.ndarray):
-        raise _refusal(path, "an npz archive", "one npy array", "save the array with numpy.save")
+        raise refusal(path, "an npz archive", "one npy array", "save the array with numpy.save")
     return Image(data, _array_axes(data, given, path, ("X", "YX")))
+
+
+def _read_zarr(path: Path, given: str | None) -> Image:
+    store = omezarr.read(path)
+    axes = store.axes
+    if axes is None or given is not None:
+        axes = _array_axes(store.data, given, path, ("X", "YX"))
+    elif not _fit(axes, store.data):
+        raise refusal(path, f"{_shape(store.data)}, axes unclear: {axes}", "a letter for each", _advice(store.data))
+    size = {a: s for a, s in zip(axes, store.scale, strict=False) if s is not None}
+    unit = {a: _unit(u) for a, u in zip(axes, store.unit, strict=False)}
+    return Image(store.data, axes, size, unit, store.channel_names if all(store.channel_names) else ())
 
 
 def _read_png(path: Path, given: str | None) -> Image:
@@ -281,7 +332,7 @@ def _read_png(path: Path, given: str | None) -> Image:
     data = imagecodecs.png_decode(path.read_bytes())
     if data.ndim == 3 and data.shape[-1] in (2, 4):
         if (data[..., -1] != np.iinfo(data.dtype).max).any():
-            raise _refusal(path, "transparent pixels", "opaque grey or RGB", "save it without alpha channel")
+            raise refusal(path, "transparent pixels", "opaque grey or RGB", "save it without alpha channel")
         data = data[..., 0] if data.shape[-1] == 2 else data[..., :3]
     return Image(data, "YXC"[: data.ndim] if given is None else _given_axes(given, data, path))
 
@@ -318,11 +369,11 @@ def _ome_pixels(tif: tifffile.TiffFile, path: Path) -> ElementTree.Element | Non
     if not (text := tif.ome_metadata):
         return None
     if "<!DOCTYPE" in text or "<!ENTITY" in text:  # nothing OME needs, and the way in which XML grows or reaches out
-        raise _refusal(path, "its OME-XML declares entities", "plain OME-XML", "save it again, e.g. with Fiji")
+        raise refusal(path, "its OME-XML declares entities", "plain OME-XML", "save it again, e.g. with Fiji")
     elements = list(ElementTree.fromstring(text).iter())
     for name in (element.get("FileName") for element in elements):
         if name and (Path(name).name != name or "\\" in name):
-            raise _refusal(path, f"its OME-XML names the file {name:.80}", "files of the same folder", "save it again")
+            raise refusal(path, f"its OME-XML names the file {name:.80}", "files of the same folder", "save it again")
     return next((element for element in elements if element.tag.endswith("}Pixels")), None)
 
 
@@ -330,7 +381,7 @@ def _refuse_bomb(path: Path, size: int) -> None:
     """Refuse an image of ``size`` bytes whose file is too small for it: no known compression of images does that."""
     if size > max(LARGEST_EXPANSION * path.stat().st_size, 2**28):
         seen = f"{size / 1e9:.3g} GB of pixels in a file of {path.stat().st_size / 1e6:.3g} MB"
-        raise _refusal(path, seen, "an image file", "it is damaged, or made to fill the memory")
+        raise refusal(path, seen, "an image file", "it is damaged, or made to fill the memory")
 
 
 def _tiff_pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[np.ndarray, str]:
@@ -338,12 +389,12 @@ def _tiff_pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple
     shapes = list(dict.fromkeys(f"{_shape(s)} ({s.axes}) {s.dtype}" for s in series))
     if len(shapes) != 1:
         seen = f"{len(series)} images of different shape or type: {', '.join(shapes[:4])}"
-        raise _refusal(path, seen, "one image per file", "save each as a TIFF of its own")
+        raise refusal(path, seen, "one image per file", "save each as a TIFF of its own")
     first = series[0]
     if not first.is_multifile:
         _refuse_bomb(path, sum(s.nbytes for s in series))
     if first.kind == "ome" and any(page is None for s in series for page in s.pages):
-        raise _refusal(path, "planes are missing", "all planes of the OME-TIFF", "put its files together")
+        raise refusal(path, "planes are missing", "all planes of the OME-TIFF", "put its files together")
     if len(series) > 1:
         return np.stack([s.asarray() for s in series]), f"P{first.axes}"
     if first.dataoffset is None or first.is_multifile or first.keyframe.parent is not tif:
@@ -400,7 +451,7 @@ def _library(path: Path) -> Iterator[None]:
     # a bad tag is harmless, except 270, which has the axes
     if complaints := [c for c in complaints if "TiffTag" not in c or "TiffTag 270 " in c]:
         fix = "copy it again, or open it in Fiji and save it as TIFF"
-        raise _refusal(path, f"cannot be read: {complaints[0]:.120}", "a complete image file", fix)
+        raise refusal(path, f"cannot be read: {complaints[0]:.120}", "a complete image file", fix)
 
 
 def _write_tiff(path: Path, data: np.ndarray, like: Image, ome: bool) -> None:
@@ -411,10 +462,7 @@ def _write_tiff(path: Path, data: np.ndarray, like: Image, ome: bool) -> None:
     lengths = dict(zip(axes, data.shape, strict=True))
     big = data.nbytes > _CLASSIC_TIFF_BYTES
     imagej = pixel in _IMAGEJ_TYPES and set(axes) <= set(AXES) and not (ome or big)
-    fits_ome = pixel in _OME_TYPES and set(axes) <= set("P" + AXES)
-    if ome and not fits_ome:
-        expected = f"for OME-TIFF {', '.join(_OME_TYPES)} and axes of P{AXES}"
-        raise _refusal(path.parent, f"{pixel} pixels with axes {axes}", expected, "name the output .tif")
+    fits_ome = _fits_ome(axes, data.dtype)
     rgb = axes.endswith("YXC") and lengths["C"] == 3 and (pixel == "uint8" if imagej else fits_ome)
     names = list(like.channel_names) if not rgb and len(like.channel_names) == lengths.get("C") else []
     unit = like.unit.get("X", "") if imagej else "centimeter"  # ImageJ has one for all directions
@@ -445,6 +493,12 @@ def _write_tiff(path: Path, data: np.ndarray, like: Image, ome: bool) -> None:
             tif.write(image, contiguous=False, **options)
 
 
+def _write_zarr(path: Path, data: np.ndarray, like: Image) -> None:
+    order = omezarr.order(like.axes) or ""
+    unit = {a: u for a, u in like.unit.items() if u in _UNITS}
+    omezarr.write(path, _ordered(data, like.axes, order), order, like.pixel_size, unit, like.channel_names)
+
+
 def _unit(text: object) -> str:
     """One spelling per unit; "" where the file says pixels, or nothing. Unknown units stay as they are."""
     name = str(text or "").strip().replace("\\u00B5", "µ").replace("\u03bc", "µ")  # ImageJ's; Greek mu
@@ -461,15 +515,11 @@ def _converted(image: Image, axis: str, unit: str) -> float | None:
     return image.pixel_size[axis] * (1.0 if have == unit else _UNITS[have][0] / _UNITS[unit][0])
 
 
-def _shape(data: np.ndarray | tifffile.TiffPageSeries) -> str:
+def _shape(data: Pixels | tifffile.TiffPageSeries) -> str:
     return " x ".join(map(str, data.shape)) or "0-D"
 
 
-def _advice(data: np.ndarray) -> str:
+def _advice(data: Pixels) -> str:
     tail = "YXC" if data.ndim > 2 and data.shape[-1] <= 4 else "YX"[-data.ndim :]
     example = ("TZCPIQRAHEV" if tail != "YXC" else "TZPIQRAHEV")[: max(data.ndim - len(tail), 0)] + tail
     return f"say what they are, e.g. --axes {example} (in Python axes='{example}')"
-
-
-def _refusal(source: object, seen: str, expected: str, fix: str) -> InputError:
-    return InputError(" ".join(f"{source or 'array'}: {seen}; expected {expected}; {fix}".split()))

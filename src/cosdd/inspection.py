@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from cosdd import lazy
 from cosdd.config import InputError
 from cosdd.images import Image
+from cosdd.lazy import Pixels
 
 LAGS = 10
 
@@ -116,10 +118,10 @@ def inspect_image(image: Image, spatial: str = "YX", seed: int = 0) -> Inspectio
             f"{image.path or 'the array'}: axes {image.axes}, expected {spatial}: {' and '.join(missing)} is missing"
         )
     frames = sorted((a for a in image.axes if a not in "C" + spatial), key=lambda a: a == "T")  # T fastest
-    order = [*frames, *(a for a in "C" if a in image.axes), *spatial]
-    data = np.transpose(image.data, [image.axes.index(a) for a in order])
+    order = [*frames, "C", *spatial]
+    data = lazy.arrange(image.data, [image.axes.find(a) for a in order])
     try:
-        return _inspect(data if "C" in image.axes else np.expand_dims(data, len(frames)), spatial, seed)
+        return _inspect(data, spatial, seed)
     except InputError as error:
         raise InputError(f"{image.path or 'the array'}: {error}") from None
 
@@ -135,12 +137,12 @@ def inspect_samples(samples: np.ndarray, spatial: str = "YX", seed: int = 0, is_
     return _inspect(samples if is_sequence else samples[:, None], spatial, seed)
 
 
-def _inspect(data: np.ndarray, spatial: str, seed: int) -> Inspection:
+def _inspect(data: Pixels, spatial: str, seed: int) -> Inspection:
     """data: (*frames, c, *spatial); neighbours along the last axis of `frames` may show one scene."""
     if data.dtype.kind not in "uif" or not data.size:
         raise InputError(f"pixels are {data.shape} of type {data.dtype}, expected integers or floats")
     if spatial == "X":  # no lines to compare but those of other samples: they stand in for y
-        data = np.moveaxis(data.reshape(-1, *data.shape[-2:]), 0, 1)
+        data = np.moveaxis(np.asarray(data).reshape(-1, *data.shape[-2:]), 0, 1)
     shortest = min(data.shape[-2:])
     if shortest < 12:
         what = "samples and pixels" if spatial == "X" else "pixels along y and x"
@@ -174,7 +176,7 @@ def _inspect(data: np.ndarray, spatial: str, seed: int) -> Inspection:
     return Inspection(axis, values, intervals, verdict, evidence)
 
 
-def _windows(data: np.ndarray, dimensions: int, rng: np.random.Generator) -> list[np.ndarray]:
+def _windows(data: Pixels, dimensions: int, rng: np.random.Generator) -> list[np.ndarray]:
     """Windows (frames, z, y, x), float32: `frames` 2 where there are neighbours, else 1. In 2-D, z counts
     windows that were joined: thousands of tiny frames would cost more in calls than in pixels."""
     *before, channels = data.shape[: data.ndim - dimensions]

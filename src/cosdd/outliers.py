@@ -37,6 +37,10 @@ class Outliers:
     limit: np.ndarray
     ceiling: np.ndarray
 
+    def of(self, channels: slice) -> Outliers:
+        """The same for some of the channels."""
+        return Outliers(self.edges[channels], self.limit[channels], self.ceiling[channels])
+
     def mask(self, image: np.ndarray) -> np.ndarray:
         """Which pixels of (c, *space) are outliers; none in images of one dimension."""
         found = np.zeros(image.shape, bool)

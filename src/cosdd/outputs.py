@@ -17,21 +17,33 @@ from cosdd.denoise import Result
 from cosdd.generation import Generated
 from cosdd.images import Image
 
+FORMATS = ("same", "tif", "ome.tif", "ome.zarr", "npy")
+
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which files are asked for beside the mean, and in which dtype ("float32", or "same" as integer input)."""
+    """Which files are asked for beside the mean, and in which dtype ("float32", or "same" as integer input).
+
+    format: the ending of the files, one of `FORMATS`; "same" is that of the input.
+    """
 
     std: bool = False
     samples: int = 0
     dtype: str = "float32"
+    format: str = "same"
 
     def __post_init__(self) -> None:
         _check_dtype(self.dtype)
+        if self.format not in FORMATS:
+            raise InputError(f"--format {self.format}: expected {', '.join(FORMATS)}")
 
     def suffixes(self) -> list[str]:
         """Endings of the files' names: "" is the mean."""
         return ["", *(["_std"] if self.std else []), *[f"_sample{i + 1}" for i in range(self.samples)]]
+
+    def path(self, source: Path, folder: Path, suffix: str) -> Path:
+        """Name of a result for an input."""
+        return images.output_path(source, folder, suffix, None if self.format == "same" else f".{self.format}")
 
     def frames(self, part: Result) -> Iterator[tuple[str, np.ndarray]]:
         """What goes into which file, by its ending."""
@@ -59,6 +71,10 @@ class WantedVersions:
             return ["_clean", "_noisy"]
         return [""] if self.count == 1 else [f"_{i + 1}" for i in range(self.count)]
 
+    def path(self, source: Path, folder: Path, suffix: str) -> Path:
+        """Name of a result for an input."""
+        return images.output_path(source, folder, suffix)
+
     def frames(self, part: Generated) -> Iterator[tuple[str, np.ndarray]]:
         """What goes into which file, by its ending."""
         yield from zip(self.suffixes(), [part.clean, *part.noisy] if self.pair else part.noisy, strict=True)
@@ -75,8 +91,9 @@ def refuse_collisions(paths: Sequence[Path], folder: Path, wanted: Wanted | Want
     inputs = {path.resolve() for path in paths}
     for path in paths:
         for suffix in wanted.suffixes():
-            target = images.output_path(path, folder, suffix)
-            if target.resolve() in inputs:
+            target = wanted.path(path, folder, suffix)
+            place = target.resolve()  # an image in a store is a folder inside a folder
+            if inputs & {place, *place.parents} or any(place in path.parents for path in inputs):
                 raise InputError(f"{target}: the output would replace the input: choose another folder with -o")
             if target in taken:
                 raise InputError(f"{path} and {taken[target]} would both be written to {target}: denoise them apart")
@@ -87,12 +104,12 @@ def refuse_collisions(paths: Sequence[Path], folder: Path, wanted: Wanted | Want
 
 def names(paths: Sequence[Path], folder: Path, wanted: Wanted | WantedVersions) -> list[str]:
     """Names of all results of these inputs."""
-    return [images.output_path(path, folder, suffix).name for path in paths for suffix in wanted.suffixes()]
+    return [wanted.path(path, folder, suffix).name for path in paths for suffix in wanted.suffixes()]
 
 
 def done(path: Path, folder: Path, wanted: Wanted | WantedVersions) -> bool:
     """Are all results of this input there? Each appeared complete."""
-    return all(images.output_path(path, folder, suffix).exists() for suffix in wanted.suffixes())
+    return all(wanted.path(path, folder, suffix).exists() for suffix in wanted.suffixes())
 
 
 def write_all(
@@ -109,6 +126,8 @@ def write_all(
     Memory holds a frame, however many there are: frames wait for the last of them in nameless files on the disk
     they will be written to, which vanish by themselves, also after a kill.
     """
+    for suffix in wanted.suffixes():
+        images.refuse_format(wanted.path(path, folder, suffix), image.axes, _kind(image, wanted, suffix))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
@@ -125,7 +144,7 @@ def write_all(
             lines = []
             for suffix, frames in waiting.items():
                 spatial = "ZYX"[-(len(frames.shape) - 1) :]
-                target = images.output_path(path, folder, suffix)
+                target = wanted.path(path, folder, suffix)
                 images.write(target, images.from_samples(frames.all(), image, spatial), image, overwrite)
                 remark = "" if frames.kind.kind == "f" else f", rounded, {frames.clipped} pixel(s) clipped"
                 lines.append(f"{target}: {frames.kind}{remark}")

@@ -86,7 +86,7 @@ def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str],
         raise InputError(f"{path}: exists already: choose another name with -o, or add --overwrite")
     if denoiser.spatial == "X":
         raise InputError(f"{image.path or 'the array'}: a report shows images with rows and columns, not single lines")
-    frames = denoiser.frames(image)
+    frames = np.asarray(denoiser.frames(image))
     draws = isinstance(denoiser.checkpoint.network, COSDD)
     asked = Settings(samples=SAMPLES, save_samples=FLICKERING) if draws else Settings()
     results: list[Result] = []
@@ -99,9 +99,7 @@ def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str],
     std = np.stack([result.std for result in results if result.std is not None])
     samples = np.stack([result.samples for result in results if result.samples is not None], 1) if draws else None
     model = denoiser.checkpoint.settings.model
-    found = checks.examine(
-        np.asarray(frames), mean, std, model.noise_axis, denoiser.checkpoint.statistics, checks.inspected(image)
-    )
+    found = checks.examine(frames, mean, std, model.noise_axis, denoiser.checkpoint.statistics, checks.inspected(image))
     text = _filled(denoiser, image, frames, mean, std, samples, found, facts)
     yield 0.99
     with writing.whole(path) as part:
@@ -269,7 +267,7 @@ def _charts(
         zero=True,
         dashed=[(found.brightness, sign * 0.1 * found.spread) for sign in (1, -1)],
     )
-    noisy_line, line, spread = (_middle_line(stack[0, 0]) for stack in (np.asarray(frames), mean, std))
+    noisy_line, line, spread = (_middle_line(stack[0, 0]) for stack in (frames, mean, std))
     x = np.arange(len(line))
     yield chart(
         "The middle row of the first image: noisy, denoised. Dashed: two standard deviations.",

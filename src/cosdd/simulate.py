@@ -242,7 +242,7 @@ def full_scale(paths: Sequence[Path], axes: str | None) -> float:
         images.check(image, may_be_flat=True)
     if all(image.data.dtype == np.uint8 for image in found):
         return 255.0
-    largest = max(float(np.max(image.data)) for image in found)
+    largest = max(float(np.max(np.asarray(image.data))) for image in found)
     return 1.0 if 0 < largest <= 1 else largest
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,23 +18,37 @@ HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # by another process; other 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a hidden file beside ``path`` to write; it takes the name when the body is done and the disk has it.
-
-    Folders are made. Raises InputError where something of this cannot be written, and nothing is left then.
+    """Give a hidden name beside ``path`` for a file or a folder; it takes the name when the body is done and the disk
+    has it. Folders above are made. Raises InputError where something of this cannot be written, and nothing is left
+    then.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part, before = (path.with_name(f".{path.name}.{os.getpid()}{end}.part") for end in ("", "-before"))
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield part
-            with part.open("rb+") as file:
-                os.fsync(file.fileno())  # else a power cut may leave the name with nothing in it
-            os.replace(part, path)
+            for file in (file for file in (part, *part.rglob("*")) if file.is_file()):
+                with file.open("rb+") as written:
+                    os.fsync(written.fileno())  # else a power cut may leave the name with nothing in it
+            if path.is_dir():  # no folder takes the place of another in one step
+                os.replace(path, before)
+            try:
+                os.replace(part, path)
+            except BaseException:
+                if before.exists():
+                    os.replace(before, path)
+                raise
         finally:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+            _remove(part)
+            _remove(before)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _remove(path: Path) -> None:
+    """A file, or a folder with all that is in it, if it is there and can be removed."""
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def unwritable(path: Path, error: OSError) -> InputError:
@@ -90,8 +105,7 @@ def _claimed(folder: Path, names: Sequence[str]) -> int:
 def _remove_parts(folder: Path, names: set[str]) -> None:
     for entry in folder.iterdir():
         if entry.name.startswith(".") and entry.suffix == ".part" and entry.name[1:].rsplit(".", 2)[0] in names:
-            with suppress(OSError):
-                entry.unlink()
+            _remove(entry)
 
 
 def _locked(lock: int, name: str) -> bool:

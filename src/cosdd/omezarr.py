@@ -1,0 +1,234 @@
+"""OME-Zarr 0.4 and 0.5 in, 0.5 out: pixels in chunks, and what the store says about axes, scale and channels.
+
+A store from a stranger is data and nothing else: no path leads out of its folder (and see `zarray`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from cosdd import zarray
+from cosdd.config import refusal
+from cosdd.lazy import Lazy
+
+SUFFIX = ".zarr"
+_MARKS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")  # files that make a folder a store or a part of one
+_VERSIONS = ("0.4", "0.5")
+
+_EDGE = 1024  # pixels of a written chunk along y and x
+_SHARD_BYTES = 64 * 2**20  # a written file at most, unpacked
+_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
+
+
+@dataclass(frozen=True)
+class Store:
+    """The largest resolution of one image, and what the store says of each of its axes.
+
+    axes: a letter for each axis, "?" for a name that is none; None where nothing is said (a Zarr array alone).
+    scale: pixel size, or None where the store leaves it open; unit: as written there, "" for none.
+    """
+
+    data: Lazy
+    axes: str | None = None
+    scale: tuple[float | None, ...] = ()
+    unit: tuple[str, ...] = ()
+    channel_names: tuple[str, ...] = ()
+
+
+def is_store(path: Path) -> bool:
+    """Is this folder a Zarr store, or a part of one such as ``plate.zarr/A/1/0``?"""
+    return path.is_dir() and (path.suffix.lower() == SUFFIX or any((path / mark).is_file() for mark in _MARKS))
+
+
+def name(path: Path) -> str:
+    """A name for an image in a store: plate.zarr/A/1/0 -> plate_A_1_0.zarr; stores keep theirs."""
+    inside: list[str] = []
+    for folder in (path, *path.parents):
+        if folder.suffix.lower() == SUFFIX:
+            end = ".ome" + folder.suffix if folder.stem.lower().endswith(".ome") else folder.suffix
+            return "_".join([folder.name[: -len(end)], *inside]) + end
+        inside.insert(0, folder.name)
+    return path.name + SUFFIX
+
+
+def read(path: Path) -> Store:
+    """Open the image in this folder; no pixel is read.
+
+    Raises InputError where the folder holds none or several, in a version or packing that is not known here, or
+    larger than any image; and other errors where its metadata are damaged.
+    """
+    folder = path.resolve()
+    if zarray.is_array(folder):
+        return Store(zarray.open_array(folder))
+    if (folder / "zarr.json").exists():
+        ome = zarray.metadata(folder / "zarr.json").get("attributes", {})
+        ome = ome.get("ome", ome)
+    else:
+        ome = zarray.metadata(folder / ".zattrs") if (folder / ".zattrs").exists() else {}
+    if not ome.get("multiscales"):
+        return _within(path, ome)
+    image = ome["multiscales"][0]
+    version = str(ome.get("version") or image.get("version") or _VERSIONS[0])
+    if not version.startswith(_VERSIONS):
+        seen, fix = f"OME-Zarr version {version:.20}", "convert it with the program that made it"
+        raise refusal(path, seen, f"version {' or '.join(_VERSIONS)}", fix)
+    level = image["datasets"][0]
+    data = _array(folder, _inside(folder, level["path"], path), path)
+    names = [str(axis["name"]) for axis in image["axes"]]
+    if len(names) != data.ndim:
+        seen = f"{len(names)} axes ({', '.join(names)}) for an array of {data.ndim} dimensions"
+        raise refusal(path, seen, "an axis for each dimension", zarray.COPY)
+    letters = {"time": "T", "channel": "C"}
+    axes = [letters.get(axis.get("type", "")) or str(axis["name"]).upper() for axis in image["axes"]]
+    scale = np.ones(data.ndim)
+    for step in (*level.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ())):
+        if step["type"] == "scale" and "scale" in step:
+            scale = scale * np.asarray(step["scale"], float).reshape(data.ndim)
+    unit = [str(axis.get("unit") or "") for axis in image["axes"]]
+    channels = ome.get("omero", {}).get("channels", ())
+    return Store(
+        data,
+        "".join(axis if len(axis) == 1 else "?" for axis in axes),
+        # 1 without a unit is what is written where nothing is known
+        tuple(float(s) if u or s != 1 else None for s, u in zip(scale, unit, strict=True)),
+        tuple(unit),
+        tuple(str(channel.get("label", "")) for channel in channels),
+    )
+
+
+def _within(path: Path, ome: Mapping[str, Any]) -> Store:
+    """A store without an image of its own: the only one inside, or a refusal that names one."""
+    images = []
+    if "bioformats2raw.layout" in ome:
+        images = sorted((p.name for p in path.iterdir() if p.name.isdecimal() and is_store(p)), key=int)
+        if len(images) == 1:
+            return read(path / images[0])
+    elif "plate" in ome:
+        images = [f"{well['path']}/0" for well in ome["plate"]["wells"][:1]]
+    elif "well" in ome:
+        images = [image["path"] for image in ome["well"]["images"]]
+    if images:
+        raise refusal(path, "several images in one store", "one image", f"name one, such as {path / images[0]}")
+    raise refusal(
+        path, "a Zarr folder without an image", "OME-Zarr 0.4 or 0.5", "name the folder that has 'multiscales'"
+    )
+
+
+def _inside(folder: Path, inner: str, path: Path) -> Path:
+    """The folder of an array by the path that the metadata give; it may not lead elsewhere."""
+    parts = PurePosixPath(inner).parts
+    if not parts or inner.startswith("/") or ".." in parts or re.search(r"[\\:\0]", inner):
+        raise refusal(path, f"an array at {inner!r:.80}", "one inside the store", "do not trust this store")
+    return folder.joinpath(*parts)
+
+
+def _array(folder: Path, where: Path, path: Path) -> Lazy:
+    if not zarray.is_array(where):
+        raise refusal(path, f"no array at {where.relative_to(folder)}", "one for each resolution", zarray.COPY)
+    return zarray.open_array(where)
+
+
+# ------------------------------------------------------------------------------------------------------- out
+
+
+def order(axes: str) -> str | None:
+    """These axes as OME-Zarr orders them: time, then channel or one other, then space. None: it cannot hold them."""
+    others = [a for a in axes if a not in "TZYX"]
+    if len(others) > 1 or not {"Y", "X"} <= set(axes):
+        return None
+    return "".join(a for a in ("T", *others, "Z", "Y", "X") if a in axes)
+
+
+def write(
+    folder: Path,
+    data: np.ndarray | Lazy,
+    axes: str,
+    pixel_size: Mapping[str, float],
+    unit: Mapping[str, str],
+    channel_names: Sequence[str],
+) -> None:
+    """Write a new OME-Zarr 0.5 store of one resolution: integers or floats, axes ordered as `order` says.
+
+    Chunks hold one time point and one plane, shards (files) about 64 MB; a shard is in memory at a time.
+    """
+    import zarr  # half a second, which those who write other formats need not wait
+    from zarr.codecs import BloscCodec, Crc32cCodec
+    from zarr.storage import LocalStore
+
+    kind = data.dtype.newbyteorder("=")
+    chunk = [min(n, _EDGE) if a in "YX" else 1 for a, n in zip(axes, data.shape, strict=True)]
+    shard = _shard(data.shape, chunk, kind.itemsize)
+    array = zarr.create_array(
+        LocalStore(folder),
+        name="0",
+        shape=data.shape,
+        dtype=kind,
+        chunks=tuple(chunk),
+        shards=shard,
+        compressors=[BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
+        fill_value=0,
+        dimension_names=list(axes.lower()),
+        config={"write_empty_chunks": True},  # a chunk that is not there is a chunk that was lost
+    )
+    channel = axes.index("C") if "C" in axes else None
+    count = data.shape[channel] if channel is not None else 1
+    low, high = [math.inf] * count, [-math.inf] * count
+    for where in _regions(data.shape, shard):
+        block = np.asarray(data[where], kind)
+        array[where] = block
+        first = where[channel].start if channel is not None else 0
+        for i, plane in enumerate(np.moveaxis(block, channel, 0) if channel is not None else [block]):
+            low[first + i] = min(low[first + i], float(plane.min()))
+            high[first + i] = max(high[first + i], float(plane.max()))
+    image: dict[str, Any] = {
+        "axes": [
+            {"name": a.lower()}
+            | ({"type": _TYPES[a]} if a in _TYPES else {})
+            | ({"unit": unit[a]} if unit.get(a) else {})
+            for a in axes
+        ],
+        "datasets": [
+            {
+                "path": "0",
+                "coordinateTransformations": [{"type": "scale", "scale": [pixel_size.get(a, 1.0) for a in axes]}],
+            }
+        ],
+    }
+    ome: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
+    if channel_names:
+        windows = [{"min": a, "max": b, "start": a, "end": b} for a, b in zip(low, high, strict=True)]
+        ome["omero"] = {
+            "channels": [
+                {"label": label, "color": "FFFFFF", "active": True, "window": window}
+                for label, window in zip(channel_names, windows, strict=True)
+            ]
+        }
+    said = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
+    (folder / "zarr.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
+
+
+def _shard(shape: Sequence[int], chunk: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """Chunks that go into one file: as many as fit, along x first, then along y, z, ..."""
+    shard = list(chunk)
+    for axis in reversed(range(len(shape))):
+        room = _SHARD_BYTES // (itemsize * math.prod(shard))
+        there = -(-shape[axis] // chunk[axis])
+        shard[axis] = chunk[axis] * max(1, min(there, room))
+        if shard[axis] < shape[axis]:
+            break
+    return tuple(shard)
+
+
+def _regions(shape: Sequence[int], step: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    corners = product(*(range(0, n, s) for n, s in zip(shape, step, strict=True)))
+    for corner in corners:
+        yield tuple(slice(i, min(i + s, n)) for i, s, n in zip(corner, step, shape, strict=True))
