@@ -10,7 +10,7 @@ checkerboard  the paper's: white noise that fades with the signal, and a - - + +
 A model is trained on the noisy ones alone, through the command line, which also finds the axis; then `cosdd generate`
 makes the clean test images noisy. True and generated noise, as many draws of each, are compared: autocorrelation at
 lags 1 to 8 along and across the noise axis, and the variance at every tenth of the range. `--only stripe` measures
-one again and keeps the others.
+one and prints it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import tifffile
 import cosdd
 from benchmarks.blindrow import photographs
 from benchmarks.record import cosdd as command_line
-from benchmarks.record import earlier, write
+from benchmarks.record import write
 from cosdd import report, simulate
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -36,7 +36,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "checkerboard": ("checkerboard", {}),
 }
 DRAWS, LAGS, TENTHS = 8, 8, 10
-PICTURE = Path(__file__).parents[1] / "docs" / "images" / "noise.png"
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "generated_noise.png"
 
 
 def autocorrelation(noise: np.ndarray, axis: int) -> np.ndarray:
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("--methods", default="auto", help="comma between several: auto,cosdd")
     parser.add_argument("--only", choices=KINDS)
     asked = parser.parse_args()
-    results: dict[str, Any] = earlier("noise") if asked.only else {}
+    results: dict[str, Any] = {}
     pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for method in asked.methods.split(","):
@@ -122,7 +122,7 @@ def main() -> None:
                 print(kind, method, found, flush=True)
     if not asked.only:
         picture(pairs)
-    print(write("noise", f"python -m benchmarks.noise --time {asked.time} --methods {asked.methods}", results))
+        print(write("noise", f"python -m benchmarks.noise --time {asked.time} --methods {asked.methods}", results))
 
 
 if __name__ == "__main__":
