@@ -12,9 +12,9 @@ import cosdd
 SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
 ROOMS = ["config", "progress", "writing", "lazy", "zarray", "omezarr", "images", "specimen", "simulate", "metrics"]
-ROOMS += ["evaluation", "inspection", "noisefloor", "outliers", "data", "device", "model", "tensorfile", "checkpoint"]
-ROOMS += ["training", "snapshot", "generation", "latents", "tiles", "denoise", "outputs", "checks", "report", "demo"]
-ROOMS += ["cli", "__main__"]
+ROOMS += ["evaluation", "inspection", "noisefloor", "outliers", "data", "device", "processes", "model", "tensorfile"]
+ROOMS += ["checkpoint", "training", "snapshot", "generation", "latents", "tiles", "denoise", "outputs", "checks", "report"]
+ROOMS += ["demo", "cli", "__main__"]
 
 
 def room(path: Path) -> str:

@@ -22,6 +22,7 @@ from cosdd.config import InputError
 from cosdd.progress import out
 
 if TYPE_CHECKING:
+    from cosdd.data import Ready
     from cosdd.training import Run
 
 app = typer.Typer(
@@ -81,14 +82,18 @@ def train(
     overwrite: Overwrite = False,
 ) -> None:
     """Learn the noise and the images from noisy images alone."""
-    from cosdd import checkpoint, data, images, snapshot, training
+    from cosdd import checkpoint, data, images, processes, snapshot, training
     from cosdd.denoise import Denoiser
 
     paths = images.find(files)
+    layers = _layers(config_file, settings, time_, seed, method, preset)
     output = output or Path(images.output_path(paths[0], Path()).with_suffix(".safetensors").name)
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: a model file ends in .safetensors: use -o {output.with_suffix('.safetensors')}")
     history, saved = output.with_suffix(".history.csv"), snapshot.path_for(output)
+    if processes.rank() > 0:  # the first process speaks and writes
+        _train_along(data.prepare(list(paths), axes, noise_axis, "tiny", *layers), saved if resume else None)
+        return
     checkpoint.refuse_unwritable(output)
     context.with_resource(writing.claim(output.parent, [output.name, history.name, saved.name]))
     begun = resume and saved.exists()
@@ -100,7 +105,6 @@ def train(
     overwrite = overwrite or begun  # what an interrupted run left is an earlier state of the same model
     for path in (output, history):
         checkpoint.refuse_existing(path, overwrite)
-    layers = _layers(config_file, settings, time_, seed, method, preset)
     ready = data.prepare(list(paths), axes, noise_axis, "tiny", *layers)
     for image in ready.images:
         out.print(image.describe())
@@ -556,8 +560,19 @@ def _layers(
     return layers
 
 
+def _train_along(ready: Ready, saved: Path | None) -> None:
+    """The part of a process that is not the first: compute, and nothing else."""
+    from cosdd import snapshot, training
+
+    run = training.start(ready.settings, ready.frames)
+    if saved is not None and saved.exists():
+        snapshot.restore(run, saved)
+    for _ in training.fit(run):
+        pass
+
+
 def _describe_run(run: Run, notes: Sequence[str]) -> None:
-    from cosdd import device
+    from cosdd import device, processes
 
     settings, frames = run.settings, run.frames
     count = sum(parameter.numel() for parameter in run.network.parameters())
@@ -565,10 +580,11 @@ def _describe_run(run: Run, notes: Sequence[str]) -> None:
     held = f"{len(frames.validation)} held out for validation" if frames.validation else "none held out: too few"
     bits = "bfloat16" if device.in_bfloat16(settings.train.precision, run.fabric.device) else "float32"
     crop = " x ".join(map(str, run.edges))
+    together = f", {processes.count()} processes" if processes.count() > 1 else ""
     out.print(
         f"noise axis {settings.model.noise_axis}; method {settings.method}, preset {settings.preset}, "
-        f"{count / 1e6:.1f} M parameters; "
-        f"{len(frames.train)} frames ({held}), crops {crop}; {run.fabric.device.type}, {bits}; budget {budget}"
+        f"{count / 1e6:.1f} M parameters; {len(frames.train)} frames ({held}), crops {crop}; "
+        f"{run.fabric.device.type}, {bits}{together}; budget {budget}"
     )
     for note in (*notes, *run.notes):
         out.print(f"note: {note}")

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor
 
-from cosdd import config, noisefloor
+from cosdd import config, noisefloor, processes
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.data import Frames
@@ -81,13 +82,20 @@ class Run:
 
 
 def make_fabric() -> Fabric:
-    """Choose the device; quiet, because progress is ours to show.
+    """Choose the device, or join the other processes; quiet, because progress is ours to show.
 
     Fabric's own mixed precision would round the images to bfloat16 on their way in; ``device.arithmetic`` does not.
     """
     for name in ("lightning_fabric", "lightning_fabric.utilities.seed", "lightning_fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    return Fabric(accelerator="auto", devices=1)
+    if processes.count() == 1:
+        return Fabric(accelerator="auto", devices=1)
+    here = processes.local_count()
+    # The direct denoiser waits for its time, and until then has no gradients.
+    strategy = DDPStrategy(find_unused_parameters=True)
+    fabric = Fabric(accelerator="auto", devices=here, num_nodes=processes.count() // here, strategy=strategy)
+    fabric.launch()
+    return fabric
 
 
 def start(settings: config.Config, frames: Frames) -> Run:
@@ -138,6 +146,7 @@ def fit(run: Run) -> Iterator[Record]:
         run.step += 1
         follow(run)
         run.seconds += time.perf_counter() - began
+        (run.seconds,) = processes.agreed([run.seconds], run.fabric.device)
         after = progress(run)
 
         if train.schedule == "plateau":
@@ -200,15 +209,17 @@ def update(run: Run, share_used: float) -> dict[str, Tensor]:
     # Stationary Gaussian noise is the same read backwards; noise of any shape is not.
     flips = "xyz" if isinstance(run.network, BlindRow) else "xyz".replace(model.noise_axis, "")
     batch = run.frames.batch(train.seed, run.step, train.batch, run.edges, flips)
-    crops = torch.from_numpy(batch).to(run.fabric.device)
+    crops = torch.from_numpy(processes.part(batch)).to(run.fabric.device)
     # Latent noise, like the crops, depends on seed and step alone.
     torch.manual_seed((train.seed * 1_000_003 + run.step) % 2**63)
     run.optimiser.zero_grad(set_to_none=True)
     buffers = {name: buffer.clone() for name, buffer in run.network.named_buffers()}
     total: dict[str, Tensor] = {}
+    # Blind-row models draw no latents.
+    together = {"draw": processes.part_of_noise()} if processes.count() > 1 and isinstance(run.network, COSDD) else {}
     for part in crops.chunk(min(train.virtual_batches, train.batch)):
         with arithmetic(train.precision, run.fabric.device):
-            terms = run.wrapped(part, share_used)
+            terms = run.wrapped(part, share_used, **together)
         share = len(part) / len(crops)
         run.fabric.backward(terms["loss"] * share)
         for name, value in terms.items():
@@ -249,8 +260,11 @@ def follow(run: Run) -> None:
 
 @quiet()
 @torch.no_grad()
-def validate(run: Run) -> dict[str, float]:
-    """Losses of the averaged weights on fixed crops with fixed latent noise; remembers the best weights."""
+def validate(run: Run, alone: bool = False) -> dict[str, float]:
+    """Losses of the averaged weights on fixed crops with fixed latent noise; remembers the best weights.
+
+    ``alone``: without the other processes, if there are any, which may have ended.
+    """
     train = run.settings.train
     crops = torch.from_numpy(run.frames.validation_crops(train.seed, VALIDATION_CROPS, run.edges))
     training = {name: value.clone() for name, value in run.network.state_dict().items()}
@@ -261,12 +275,14 @@ def validate(run: Run) -> dict[str, float]:
     try:
         for part in crops.split(max(1, train.batch // train.virtual_batches)):
             with arithmetic(train.precision, run.fabric.device):
-                terms = run.wrapped(part.to(run.fabric.device))
+                terms = run.network(part.to(run.fabric.device))
             for name in SHOWN:
                 if name in terms:
                     sums[name] = sums.get(name, 0.0) + float(terms[name]) * len(part) / len(crops)
     finally:
         run.network.load_state_dict(training)
+    if not alone:
+        sums = dict(zip(sums, processes.agreed(list(sums.values()), run.fabric.device), strict=True))
     entry = {"step": float(run.step), "seconds": run.seconds, "lr": lr(run), **sums}
     run.history.append(entry)
     evidence = sums.get("elbo", -sums["nll"])  # the blind-row likelihood needs no bound
@@ -313,7 +329,7 @@ def nothing_left(run: Run) -> bool:
 def finish(run: Run) -> Checkpoint:
     """The best weights seen, ready to denoise. Also after an interruption, once a step was made."""
     if run.best is None or (run.step and run.history[-1]["step"] != run.step):
-        validate(run)
+        validate(run, alone=True)
     if run.best is None:
         raise InputError(f"no loss was finite in {run.step} steps: try --set train.lr={run.settings.train.lr / 10:g}")
     settings, best = run.settings, dict(run.best)

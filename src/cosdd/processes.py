@@ -1,0 +1,69 @@
+"""Several processes that train one model, on one machine or on many, started by torchrun or SLURM.
+
+Each takes its part of every batch; Fabric averages the gradients. All of them make the same decisions (when the
+budget is used, whether a validation gained), because the first one's clock and figures are everybody's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosdd.config import InputError
+
+
+def count() -> int:
+    """How many train together; 1 where nobody started several."""
+    return _stated("WORLD_SIZE", "SLURM_NTASKS", 1)
+
+
+def rank() -> int:
+    """Which of them this is; the one with rank 0 speaks and writes."""
+    return _stated("RANK", "SLURM_PROCID", 0) if count() > 1 else 0
+
+
+def local_count() -> int:
+    """How many of them are on this machine."""
+    return _stated("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", count())
+
+
+def _stated(torchrun: str, slurm: str, otherwise: int) -> int:
+    # A shell in a SLURM allocation has its variables too, but no step: only srun starts several processes.
+    names = [torchrun] if torchrun in os.environ or "SLURM_STEP_ID" not in os.environ else [slurm]
+    values = [os.environ[name] for name in names if os.environ.get(name, "").isdecimal()]
+    return int(values[0]) if values else otherwise
+
+
+def part(crops: np.ndarray) -> np.ndarray:
+    """What this process takes of a batch. Raises InputError where it cannot be shared out evenly."""
+    if len(crops) % count():
+        raise InputError(
+            f"train.batch is {len(crops)}, which {count()} processes cannot share evenly: "
+            f"use --set train.batch={-(-len(crops) // count()) * count()}"
+        )
+    size = len(crops) // count()
+    return crops[rank() * size : (rank() + 1) * size]
+
+
+def agreed(values: Sequence[float], device: torch.device) -> list[float]:
+    """These numbers of the first process, in every process."""
+    if count() == 1:
+        return list(values)
+    kind = torch.float32 if device.type == "mps" else torch.float64
+    tensor = torch.tensor(values, dtype=kind, device=device)
+    torch.distributed.broadcast(tensor, 0)
+    return tensor.tolist()
+
+
+def part_of_noise() -> Callable[[int, torch.Size, torch.device], Tensor]:
+    """Latent noise as if one process had drawn it for the whole batch: draw(level, shape, device)."""
+
+    def draw(level: int, shape: torch.Size, device: torch.device) -> Tensor:
+        first, whole = rank() * shape[0], torch.Size([count() * shape[0], *shape[1:]])
+        return torch.randn(whole, device=device)[first : first + shape[0]]
+
+    return draw

@@ -1,0 +1,89 @@
+"""Several processes train the model that one would have trained."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from tiny import MODEL, stripes
+
+import cosdd
+from cosdd import processes
+from cosdd.config import InputError
+
+
+def settings(method: str) -> list[str]:
+    small = {f"model.{name}": value for name, value in MODEL.items()} | {"blind_row.features": "[6,8]"}
+    small |= {
+        "train.steps": 6,
+        "train.batch": 4,
+        "train.crop": 32,
+        "train.validations": 2,
+        "train.precision": "float32",
+    }
+    given = [argument for name, value in small.items() for argument in ("--set", f"{name}={value}")]
+    return ["--method", method, "--noise-axis", "x", *given]
+
+
+def run(*command: object, **variables: str) -> str:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("method", ["blind-row", "cosdd"])
+def test_two_processes_end_with_the_weights_of_one(tmp_path, method):
+    tifffile.imwrite(tmp_path / "stack.tif", stripes(12)[:, 0], metadata={"axes": "TYX"}, imagej=False)
+    train = ["train", tmp_path / "stack.tif", *settings(method)]
+    run("-m", "cosdd", *train, "-o", tmp_path / "one.safetensors")
+    said = run("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "cosdd", *train,
+               "-o", tmp_path / "two.safetensors")  # fmt: skip
+    assert said.count("2 processes") == said.count("trained 6 steps") == 1
+    one, two = (cosdd.load(tmp_path / f"{name}.safetensors").checkpoint for name in ("one", "two"))
+    for name, value in one.network.state_dict().items():
+        torch.testing.assert_close(two.network.state_dict()[name], value, rtol=1e-3, atol=2e-4)
+    assert [entry["nll"] for entry in two.history] == pytest.approx([entry["nll"] for entry in one.history], rel=1e-4)
+
+
+def test_a_batch_is_shared_out(monkeypatch):
+    batch = np.arange(12).reshape(6, 2)
+    np.testing.assert_array_equal(processes.part(batch), batch)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    parts = []
+    for rank in "012":
+        monkeypatch.setenv("RANK", rank)
+        parts.append(processes.part(batch))
+    np.testing.assert_array_equal(np.concatenate(parts), batch)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(InputError, match=r"train.batch is 6, which 4 processes cannot share evenly.*train.batch=8"):
+        processes.part(batch)
+
+
+def test_latent_noise_is_that_of_the_whole_batch(monkeypatch):
+    torch.manual_seed(5)
+    whole = processes.part_of_noise()(0, torch.Size([4, 2, 3, 3]), torch.device("cpu"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    parts = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        torch.manual_seed(5)
+        parts.append(processes.part_of_noise()(0, torch.Size([2, 2, 3, 3]), torch.device("cpu")))
+    torch.testing.assert_close(torch.cat(parts), whole)
+
+
+def test_processes_are_counted_as_torchrun_and_slurm_state_them(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "SLURM_STEP_ID"):
+        monkeypatch.delenv(name, raising=False)
+    assert (processes.count(), processes.rank(), processes.local_count()) == (1, 0, 1)
+    for name, value in {"SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_NTASKS_PER_NODE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert processes.count() == 1  # a shell in an allocation is one process
+    monkeypatch.setenv("SLURM_STEP_ID", "0")
+    assert (processes.count(), processes.rank(), processes.local_count()) == (8, 5, 4)
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert (processes.count(), processes.rank(), processes.local_count()) == (2, 1, 2)
