@@ -1,8 +1,10 @@
 """Several processes train the model that one would have trained."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,6 +49,18 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path, method):
     for name, value in one.network.state_dict().items():
         torch.testing.assert_close(two.network.state_dict()[name], value, rtol=1e-3, atol=2e-4)
     assert [entry["nll"] for entry in two.history] == pytest.approx([entry["nll"] for entry in one.history], rel=1e-4)
+
+
+def test_the_scripts_for_a_cluster_are_shell_and_name_options_that_exist():
+    page = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text(encoding="utf-8")
+    scripts = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    assert len(scripts) == 3
+    for script in scripts:
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    known = {verb: run("-m", "cosdd", verb, "--help", COLUMNS="200") for verb in ("train", "denoise")}
+    for verb, arguments in re.findall(r"cosdd (train|denoise) (.*)", "".join(scripts)):
+        for option in re.findall(r"--[a-z]+", arguments):
+            assert option in known[verb], f"{verb} {option}"
 
 
 def test_a_batch_is_shared_out(monkeypatch):

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
 from cosdd import config, noisefloor, processes

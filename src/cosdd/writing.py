@@ -30,7 +30,7 @@ def whole(path: Path) -> Iterator[Path]:
             for file in (file for file in (part, *part.rglob("*")) if file.is_file()):
                 with file.open("rb+") as written:
                     os.fsync(written.fileno())  # else a power cut may leave the name with nothing in it
-            if path.is_dir():  # no folder takes the place of another in one step
+            if path.is_dir() and part.is_dir():  # no folder takes the place of another in one step; no file ever does
                 os.replace(path, before)
             try:
                 os.replace(part, path)
