@@ -135,6 +135,14 @@ def test_places_are_few_even_and_never_none():
     assert report._places([], 1) == []
 
 
+def test_large_images_do_not_make_a_large_page():
+    """Fewer of them are shown: as many pixels as of small ones, and of many channels as of one."""
+    ramp = np.broadcast_to(np.linspace(0, 1, 1024, dtype=np.float32), (24, 2, 1024, 1024))
+    found = json.loads(report._data(from_array(ramp, "TCYX"), "YX", ramp, ramp, ramp, None))
+    assert len(found["sliders"][0]["places"]) == 24 // 4 // 2
+    assert found["sliders"][0]["places"][-1] == "24 of 24"
+
+
 def test_names_cannot_become_code(tmp_path):
     evil = "</script><script>alert(1)</script>"
     frames = np.random.default_rng(0).normal(size=(2, 1, 32, 32))

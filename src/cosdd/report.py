@@ -55,10 +55,12 @@ def side_by_side(
 # --------------------------------------------------------------------------------------------- HTML page
 
 MOST_PLANES = 24  # shown, of all channels together; all are checked
+MOST_PIXELS = MOST_PLANES * 512 * 512  # of them: keeps the page below 10 MB
 LARGEST_EDGE = 1024  # pixels shown of a larger plane, from its middle
 FLICKERING = 4  # single samples shown
 SAMPLES = 20
-QUALITY = 80  # of the pictures, WebP: to look at, not to measure
+# Of the pictures, WebP: to look at, not to measure. Noise costs most and shows faults of the coding least.
+QUALITY = {"noisy": 70, "denoised": 80, "difference": 50, "std": 60, "sample": 70}
 WORDS: dict[Light, str] = {"green": "good", "yellow": "look", "red": "wrong"}
 VERDICTS: dict[Light, str] = {
     "green": "Nothing speaks against this result.",
@@ -185,10 +187,11 @@ def _data(
     depth = space[0] if len(space) == 3 else 1
     axes = [axis for axis in image.axes if axis not in "C" + spatial] + ["Z"] * (len(space) == 3)
     lengths = [image.data.shape[image.axes.index(axis)] for axis in axes]
-    places = _places(lengths, max(1, MOST_PLANES // frames.shape[1]))
+    height, width = (min(size, LARGEST_EDGE) for size in space[-2:])
+    most = min(MOST_PLANES, MOST_PIXELS // (height * width)) // frames.shape[1]
+    places = _places(lengths, max(1, most))
     numbers = [int(np.ravel_multi_index(place, lengths)) if axes else 0 for place in itertools.product(*places)]
     planes = [divmod(number, depth) for number in numbers]
-    height, width = (min(size, LARGEST_EDGE) for size in space[-2:])
     middle = tuple(
         slice((size - shown) // 2, (size + shown) // 2) for size, shown in zip(space[-2:], (height, width), strict=True)
     )
@@ -207,20 +210,20 @@ def _data(
             margin = 0.1 * (high - low) + 1e-12
             limits = (low - margin, high + margin)
             reach = float(np.percentile(np.abs(noisy - denoised), 99.5)) or 1.0
-            most = float(np.percentile(spread, 99.9)) or 1.0
+            brightest = float(np.percentile(spread, 99.9)) or 1.0
             entry: dict[str, Any] = {
-                "noisy": _picture(noisy, limits),
-                "denoised": _picture(denoised, limits),
-                "difference": _picture(noisy - denoised, (-reach, reach)),
-                "std": _picture(spread, (0, most)),
+                "noisy": _picture(noisy, limits, QUALITY["noisy"]),
+                "denoised": _picture(denoised, limits, QUALITY["denoised"]),
+                "difference": _picture(noisy - denoised, (-reach, reach), QUALITY["difference"]),
+                "std": _picture(spread, (0, brightest), QUALITY["std"]),
                 "range": {
                     **dict.fromkeys(("compare", "noisy", "denoised"), f"Black {limits[0]:.4g}, white {limits[1]:.4g}."),
                     "difference": f"Black {-reach:.4g}, white {reach:.4g}.",
-                    "std": f"Black 0, white {most:.4g}.",
+                    "std": f"Black 0, white {brightest:.4g}.",
                 },
             }
             if samples is not None:
-                entry["samples"] = [_picture(cut(sample, n, c, z), limits) for sample in samples]
+                entry["samples"] = [_picture(cut(sample, n, c, z), limits, QUALITY["sample"]) for sample in samples]
             row.append(entry)
         shown.append(row)
     views = {name: text for name, text in VIEWS.items() if name != "flicker" or samples is not None}
@@ -241,10 +244,10 @@ def _data(
     return json.dumps(found).replace("<", "\\u003c")
 
 
-def _picture(plane: np.ndarray, limits: tuple[float, float]) -> str:
+def _picture(plane: np.ndarray, limits: tuple[float, float], quality: int) -> str:
     grey = np.clip((plane - limits[0]) / max(limits[1] - limits[0], 1e-12), 0, 1)
     file = io.BytesIO()
-    Picture.fromarray(np.round(grey * 255).astype(np.uint8)).save(file, "WEBP", quality=QUALITY)
+    Picture.fromarray(np.round(grey * 255).astype(np.uint8)).save(file, "WEBP", quality=quality)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
