@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: install demo test lint gauntlet docs clean
+.PHONY: install demo test lint gauntlet fuzz docs clean
 install: .venv/installed
 
 # torch first and by its pin, so that nothing else chooses another. On Linux without a GPU, point pip at a CPU
@@ -33,6 +33,11 @@ gauntlet: install
 docs: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
 	$(BIN)/zensical build --clean --strict
+
+# Guided by coverage where atheris can be installed, else by chance. Half an hour.
+fuzz: install
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris
+	PYTHONPATH=tests:. $(BIN)/python -m gauntlet.fuzz
 
 clean:
 	rm -rf .venv demo site

@@ -290,7 +290,9 @@ def from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         name, value = _assigned(assignment, "section.field=value, for example --set train.lr=1e-3")
         section, dot, field = name.partition(".")
         if not (dot and field):
-            raise InputError(f"--set {assignment}: expected section.field=value, for example --set train.lr=1e-3")
+            raise InputError(
+                f"--set {_brief(assignment)}: expected section.field=value, for example --set train.lr=1e-3"
+            )
         settings.setdefault(section, {})[field] = value
     return settings
 
@@ -304,11 +306,11 @@ def _assigned(assignment: str, expected: str) -> tuple[str, Any]:
     """Name and value of ``name=value``, the value read as YAML."""
     name, equals, text = assignment.partition("=")
     if not (equals and name.strip()):
-        raise InputError(f"--set {assignment}: expected {expected}")
+        raise InputError(f"--set {_brief(assignment)}: expected {expected}")
     try:
         value = _yaml(text)
     except (yaml.YAMLError, ValueError):
-        raise InputError(f"--set {assignment}: the value is not valid YAML") from None
+        raise InputError(f"--set {_brief(assignment)}: the value is not valid YAML") from None
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         with contextlib.suppress(ValueError):
             value = float(value)
@@ -339,7 +341,7 @@ def from_file(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a configuration ({error})") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise InputError(f"{path}: not valid YAML ({_brief(str(error), 300)})") from None
     if settings is None:
         return {}
     if not isinstance(settings, dict):

@@ -7,9 +7,10 @@ What the file says about its axes wins; what it leaves open is asked for, never 
 import glob
 import logging
 import math
+import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -339,6 +340,7 @@ def _read_png(path: Path, given: str | None) -> Image:
 
 def _read_tiff(path: Path, given: str | None) -> Image:
     with tifffile.TiffFile(path) as tif:
+        _refuse_circle(tif, path)
         pixels = _ome_pixels(tif, path)
         series = [s for s in tif.series if not s.keyframe.is_reduced]  # reduced: thumbnails
         data, axes = _tiff_pixels(tif, series, path)
@@ -362,6 +364,24 @@ def _read_tiff(path: Path, given: str | None) -> Image:
             names = names if names and labels == names * (len(labels) // len(names)) else []
             scale = _ome_scale(own) if "PhysicalSizeX" in own else _tag_scale(series[0].keyframe, imagej)
         return Image(data, axes, *scale, tuple(names) if all(names) else ())
+
+
+def _refuse_circle(tif: tifffile.TiffFile, path: Path) -> None:
+    """The pages of a TIFF are a chain; tifffile would follow one that bites its own tail for hours."""
+    form, file, seen = tif.tiff, tif.filehandle, set()
+
+    def number(at: int, layout: str) -> int:
+        file.seek(at)
+        return struct.unpack(layout, file.read(struct.calcsize(layout)))[0]
+
+    with suppress(struct.error):  # the end of the file, where the chain is cut off: tifffile says so
+        offset = number(form.offsetsize, form.offsetformat)  # the first is after 4 bytes, in BigTIFF after 8
+        while offset and offset < file.size:
+            if offset in seen:
+                raise refusal(path, "its pages refer to each other in a circle", "a TIFF file", "copy it again")
+            seen.add(offset)
+            tags = number(offset, form.tagnoformat)
+            offset = number(offset + form.tagnosize + tags * form.tagsize, form.offsetformat)
 
 
 def _ome_pixels(tif: tifffile.TiffFile, path: Path) -> ElementTree.Element | None:

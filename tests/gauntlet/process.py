@@ -21,7 +21,9 @@ FORKED.set_forkserver_preload([f"cosdd.{room}" for room in ROOMS])
 LONGEST = 120.0  # seconds
 
 
-def _command(arguments: list[str], folder: Path, log: Path, memory: int | None, disk: int | None, back: bool) -> None:
+def _command(
+    arguments: list[str], folder: Path, log: Path, memory: int | None, disk: int | None, back: bool, watched: bool
+) -> None:
     """In the new process: cosdd, as its console script starts it."""
     import resource
 
@@ -41,14 +43,37 @@ def _command(arguments: list[str], folder: Path, log: Path, memory: int | None, 
     if back:  # every look at the clock is earlier than the one before
         ticks = iter(range(2_000_000_000, 0, -60))
         time.time = lambda: float(next(ticks))
+    if watched:
+        _watch(folder, log.with_suffix(".seen"))
     sys.argv = ["cosdd", *arguments]
     from cosdd.cli import main
 
     main()
 
 
+FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pickle.")
+FORBIDDEN += ("urllib.", "http.", "ftplib.", "smtplib.", "webbrowser.", "shutil.rmtree")
+
+
+def _watch(folder: Path, log: Path) -> None:
+    """Write down what no run may do: reach the network, start programs, unpickle, write outside its folder."""
+    seen = log.open("w", buffering=1)
+
+    def hook(event: str, given: tuple) -> None:
+        if event == "open" and isinstance(given[0], str | bytes) and isinstance(given[2], int):
+            path = Path(os.path.realpath(os.fsdecode(given[0])))
+            writes = given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if writes and folder not in path.parents and path not in (folder, Path(os.devnull)):
+                print(f"writes {path}", file=seen)
+        elif event.startswith(FORBIDDEN):
+            print(event, *given, file=seen)
+
+    sys.addaudithook(hook)
+
+
 class Cosdd:
     """One running command. ``memory``, ``disk``: limits in bytes. ``back``: with a clock that goes backwards.
+    ``watched``: what it must not do is written to ``seen``.
 
     ``forked`` off: a new interpreter, `python -m cosdd`, which first has to import everything.
     """
@@ -62,6 +87,7 @@ class Cosdd:
         memory: int | None = None,
         disk: int | None = None,
         back: bool = False,
+        watched: bool = False,
         forked: bool = True,
     ):
         Cosdd.count += 1
@@ -71,7 +97,9 @@ class Cosdd:
             self.log.with_suffix(suffix).touch()
         given = [str(argument) for argument in arguments]
         if forked:
-            process = FORKED.Process(target=_command, args=(given, folder, self.log, memory, disk, back), daemon=True)
+            process = FORKED.Process(
+                target=_command, args=(given, folder, self.log, memory, disk, back, watched), daemon=True
+            )
             process.start()
             self.wait, self.code = process.join, lambda: process.exitcode
         else:
@@ -107,6 +135,10 @@ class Cosdd:
         return self.log.with_suffix(".out").read_text()
 
     @property
+    def seen(self) -> str:
+        return self.log.with_suffix(".seen").read_text()
+
+    @property
     def complaints(self) -> str:
         return self.log.with_suffix(".err").read_text()
 
@@ -115,5 +147,7 @@ def killed(command: Cosdd, seconds: float) -> bool:
     """`kill -9` after so many seconds. False where the command had ended by then."""
     while command.code() is None and time.perf_counter() - command.began < seconds:
         time.sleep(0.001)
+    if command.code() is not None:
+        return False
     command.send(signal.SIGKILL)
     return command.end() == -signal.SIGKILL
