@@ -1,0 +1,192 @@
+"""All that is measured on a GPU, in one command and ten minutes: ``python -m benchmarks.gpu [--minutes 8]``.
+
+Needs no data: specimens of our own under the noise of ``cosdd simulate``. In order, each kept as soon as it is
+there, so that what is cut off by a time limit is only the rest:
+
+checks      loss terms and denoised images of both methods on the CPU and on the GPU, float32: largest difference
+training    updates and crops per second of each preset, and its peak memory
+denoising   megapixels per second of each method, 1024 x 1024
+noise       seconds for 1000 noise samples of a 256 x 256 image from the noise decoder
+quality     PSNR after the rest of the time, shared by blind-row and cosdd tiny, on ``stripe`` and ``heavy``
+
+Runs on a CPU too (``--minutes 1``), to see that it works. Results go to ``$OUT/gpu.json`` where OUT is set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import cosdd
+from benchmarks.record import RESULTS, machine, origin
+from cosdd import config, data, device, generation, metrics, simulate, training
+from cosdd.checkpoint import Checkpoint
+from cosdd.data import Frames
+from cosdd.denoise import Denoiser
+from cosdd.specimen import specimen
+
+PRESETS = {
+    "blind-row": ("tiny", {"method": "blind-row"}),
+    "cosdd tiny": ("tiny", {"method": "cosdd"}),
+    "small": ("small", {}),
+    "large": ("large", {}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=8.0)
+    asked = parser.parse_args()
+    began = time.perf_counter()
+    path = Path(os.environ.get("OUT", RESULTS)) / "gpu.json"
+    clean = specimen(120, 128, 0)
+    noisy = {name: getattr(simulate, name)(clean, np.random.default_rng(0)) for name in ("stripe", "heavy")}
+    quick = device.best().type == "cpu"
+    entry = origin(f"python -m benchmarks.gpu --minutes {asked.minutes:g}") | {"machine": machine(), "results": {}}
+
+    def keep(name: str, result: dict[str, Any]) -> None:
+        entry["results"][name] = result
+        path.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+        print(f"{time.perf_counter() - began:6.1f} s  {name}: {result}", flush=True)
+
+    keep("checks", {name: check(name, noisy["stripe"]) for name in ("blind-row", "cosdd tiny")})
+    for name in list(PRESETS)[:2] if quick else PRESETS:
+        keep(f"training {name}", attempt(lambda name=name: throughput(name, noisy["stripe"], 2 if quick else 10)))
+    for name in ("blind-row", "cosdd tiny"):
+        keep(f"denoising {name}", attempt(lambda name=name: denoising(name, 256 if quick else 1024)))
+    keep("noise", attempt(lambda: sampling(noisy["stripe"], 4 if quick else 1000)))
+    jobs = [(name, kind) for kind in noisy for name in ("blind-row", "cosdd tiny")]
+    for number, (name, kind) in enumerate(jobs):
+        left = 60 * asked.minutes - (time.perf_counter() - began)
+        keep(f"quality {kind} {name}", quality(name, noisy[kind], clean, max(5.0, left / (len(jobs) - number) - 5)))
+    print(path)
+
+
+def attempt(job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What came out, or what went wrong: one part must not cost the others."""
+    try:
+        return job()
+    except RuntimeError as error:
+        return {"failed": str(error).splitlines()[0]}
+
+
+def settings(name: str, **train: Any) -> config.Config:
+    preset, given = PRESETS[name]
+    return config.build(preset, given, {"model": {"noise_axis": "x"}, "train": train})
+
+
+def started(name: str, noisy: np.ndarray, **train: Any) -> training.Run:
+    return training.start(settings(name, **train), Frames.split([noisy[:, None]], 0.1, 0))
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def check(name: str, noisy: np.ndarray) -> dict[str, float]:
+    """Largest differences between CPU and GPU, relative to the loss and to the range of the image."""
+    run = started(name, noisy, precision="float32", steps=20)
+    for _ in training.fit(run):
+        pass
+    trained = training.finish(run)
+    x = torch.from_numpy(data.normalise(noisy[:2, None], run.frames.statistics, run.frames.outliers))
+    found = []
+    for where in (torch.device("cpu"), device.best()):
+        network = trained.network.to(where).eval()
+        torch.manual_seed(0)
+        with torch.no_grad():
+            if name == "blind-row":
+                mean, std = network.posterior(x.to(where))
+                found.append((mean.cpu(), std.cpu()))
+            else:
+                features, window = network.encode(x.to(where))
+                zeros = lambda level, shape, device: torch.zeros(shape, device=device)  # noqa: E731
+                found.append(
+                    (network.sample(features, window, zeros).cpu(), network.denoise_directly(x.to(where)).cpu())
+                )
+    (one, two), (first, second) = found
+    return {
+        "first_output": float((one - first).abs().max() / one.abs().max()),
+        "second_output": float((two - second).abs().max() / two.abs().max()),
+    }
+
+
+def throughput(name: str, noisy: np.ndarray, seconds: float) -> dict[str, float]:
+    run = started(name, noisy, time=3600)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(5):
+        training.update(run, 0.7)  # with the direct denoiser
+    synchronise()
+    began, updates = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        training.update(run, 0.7)
+        run.step += 1
+        updates += 1
+    synchronise()
+    took = time.perf_counter() - began
+    memory = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+    return {
+        "updates_per_second": round(updates / took, 2),
+        "crops_per_second": round(updates * run.settings.train.batch / took, 1),
+        "crop": run.edges[0],
+        "memory_gb": round(memory, 2),
+    }
+
+
+def denoising(name: str, edge: int) -> dict[str, float]:
+    """A network that was not trained takes as long."""
+    torch.manual_seed(0)
+    asked = settings(name)
+    network = training.build(asked).eval()
+    model = Denoiser(Checkpoint(asked, data.Statistics((0.0,), (1.0,), 0.0), network, (), 1, 1.0))
+    noisy = np.random.default_rng(0).normal(size=(edge, edge)).astype(np.float32)
+    samples = 10
+    model.denoise(noisy, samples=1)
+    synchronise()
+    began = time.perf_counter()
+    model.denoise(noisy, samples=samples)
+    synchronise()
+    took = time.perf_counter() - began
+    return {"seconds": round(took, 3), "samples": samples, "megapixels_per_second": round(edge**2 / took / 1e6, 3)}
+
+
+def sampling(noisy: np.ndarray, count: int) -> dict[str, float]:
+    run = started("cosdd tiny", noisy, steps=1)
+    for _ in training.fit(run):
+        pass
+    trained = training.finish(run)
+    frame = np.zeros((1, 1, 256, 256), np.float32) + noisy.mean()
+    began = time.perf_counter()
+    for _ in generation.noisy_versions(trained, frame, generation.Settings(count=count)):
+        pass
+    synchronise()
+    return {"samples": count, "seconds": round(time.perf_counter() - began, 2)}
+
+
+def quality(name: str, noisy: np.ndarray, clean: np.ndarray, seconds: float) -> dict[str, float]:
+    """Trained on 100 images, scored on the 20 others."""
+    method = PRESETS[name][1]["method"]
+    model = cosdd.train(noisy[:100], noise_axis="x", method=method, time=seconds, axes="TYX", quiet=True)
+    denoised = model.denoise(noisy[100:], axes="TYX", samples=20).mean
+    gaussian, _ = metrics.best_gaussian(noisy[100:], clean[100:])
+    return {
+        "seconds": round(seconds, 1),
+        "steps": model.checkpoint.steps,
+        "psnr_noisy": round(float(metrics.psnr(noisy[100:], clean[100:], "unit")), 2),
+        "psnr_gaussian": round(float(metrics.psnr(gaussian, clean[100:], "unit")), 2),
+        "psnr_denoised": round(float(metrics.psnr(denoised, clean[100:], "unit")), 2),
+    }
+
+
+if __name__ == "__main__":
+    main()
