@@ -1,11 +1,15 @@
 """Files come back as they went in: pixels, axes, scale. What is unclear or damaged is said in one line."""
 
+import subprocess
+import sys
+import tracemalloc
+
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 
-from cosdd import images, writing
+from cosdd import images, lazy, writing
 from cosdd.config import InputError
 from cosdd.images import Image
 
@@ -223,6 +227,90 @@ def test_png(tmp_path, dtype):
             np.testing.assert_array_equal(images.read(tmp_path / "alpha.png").data, colour)
         else:
             assert "transparent" in refused(images.read, tmp_path / "alpha.png")
+
+
+# ---- larger than memory
+
+
+WRITERS = {
+    "a.npy": np.save,
+    "imagej.tif": lambda f, data: tifffile.imwrite(f, data, imagej=True, byteorder=">", metadata={"axes": "TZYX"}),
+    "a.ome.tif": lambda f, data: tifffile.imwrite(f, data, metadata={"axes": "TZYX"}),
+    "strips.tif": lambda f, data: tifffile.imwrite(f, data, compression="zlib", metadata={"axes": "TZYX"}),
+    "tiles.ome.tif": lambda f, data: tifffile.imwrite(
+        f, data, compression="zstd", tile=(16, 16), metadata={"axes": "TZYX"}
+    ),
+    "one page.tif": lambda f, data: tifffile.imwrite(f, data[0, 0], compression="zlib"),
+    "colour.tif": lambda f, data: tifffile.imwrite(f, data[0, :, :, :18].reshape(5, 12, 6, 3), compression="zlib"),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_large_files_stay_in_the_file(tmp_path, monkeypatch, name):
+    data = sample("TZYX").data
+    WRITERS[name](tmp_path / name, data)
+    axes = {"a.npy": "TZYX", "colour.tif": "TYXC"}.get(name)
+    small = images.read(tmp_path / name, axes)
+    monkeypatch.setattr(images, "LARGE", 0)
+    large = images.read(tmp_path / name, axes)
+    assert isinstance(large.data, lazy.Lazy)
+    assert not isinstance(small.data, lazy.Lazy)
+    assert (large.axes, large.data.shape, large.data.dtype) == (small.axes, small.data.shape, small.data.dtype)
+    np.testing.assert_array_equal(np.asarray(large.data), small.data)
+    for spatial in ("YX", "ZYX") if "Z" in large.axes else ("YX",):
+        expected = images.to_samples(small, spatial)
+        np.testing.assert_array_equal(np.asarray(images.to_samples(large, spatial)), expected)
+
+
+def test_a_large_file_with_a_broken_page_is_refused(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(images, "LARGE", 0)
+    tifffile.imwrite(tmp_path / "a.tif", sample("TYX", T=9).data, compression="zlib", metadata={"axes": "TYX"})
+    whole = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        where = tif.pages[6].dataoffsets[0]  # type: ignore[union-attr]
+    whole[where + 20 : where + 60] = bytes(40)
+    (tmp_path / "a.tif").write_bytes(whole)
+    image = images.read(tmp_path / "a.tif")
+    np.testing.assert_array_equal(image.data[5], sample("TYX", T=9).data[5])
+    assert "a.tif: cannot be read" in refused(images.check, image)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "big.tif", "a.npy"])
+def test_axes_in_another_order_are_not_copied_at_once(tmp_path, monkeypatch, name):
+    if name == "big.tif":
+        monkeypatch.setattr(images, "_CLASSIC_TIFF_BYTES", 1000)
+    pixels = np.random.default_rng(0).random((3, 8, 2, 128, 128), np.float32).transpose(0, 2, 1, 3, 4)
+    tracemalloc.start()
+    images.write(tmp_path / name, pixels, like=Image(pixels, "TCZYX"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < pixels.nbytes / 4 + 2**20
+    np.testing.assert_array_equal(
+        np.asarray(images.read(tmp_path / name, "TCZYX" if name == "a.npy" else None).data), pixels
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+def test_checks_and_crops_of_a_stack_larger_than_memory(tmp_path):
+    """More than 1 GB of pixels, on a disk that holds what was written alone."""
+    stack = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint16, (150, 2048, 2048))
+    stack[::50, ::64] = np.random.default_rng(0).integers(0, 99, (3, 32, 2048))
+    del stack
+    code = f"""
+import resource
+from cosdd import data, images
+image = images.read({str(tmp_path / "a.npy")!r}, "TYX")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+images.check(image)
+everything = tuple((0, i) for i in range(150))
+frames = data.Frames([images.to_samples(image, "YX")], data.Statistics((0.0,), (1.0,), 1.0), everything, ())
+for step in range(20):
+    frames.batch(0, step, 8, (64, 64), "")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    more = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(more) < 300_000  # kilobytes
 
 
 # ---- unclear, wrong, damaged

@@ -116,3 +116,15 @@ def test_blocks_hold_every_pixel_once(block, monkeypatch):
     for _ in lazy.blocks(array):
         pass
     assert len(read) == 3 * 2 * 3  # none twice, although none is kept
+
+
+def test_a_mapped_file_gives_its_parts(tmp_path):
+    pixels = numbers(3, 4, 50)
+    (tmp_path / "a.raw").write_bytes(b"header.." + pixels.tobytes())
+    array = Lazy(lazy.Mapped(tmp_path / "a.raw", pixels.dtype, 8, pixels.shape))
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        key = some_key(rng, pixels.shape)
+        np.testing.assert_array_equal(array[key], pixels[key])
+        assert not isinstance(array[key], np.memmap)
+    np.testing.assert_array_equal(np.asarray(lazy.merge(array, 2)), pixels.reshape(12, 50))

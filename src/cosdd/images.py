@@ -8,6 +8,7 @@ import glob
 import logging
 import math
 import struct
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,13 +23,14 @@ import tifffile
 
 from cosdd import lazy, omezarr, writing
 from cosdd.config import InputError, refusal
-from cosdd.lazy import Pixels
+from cosdd.lazy import Chunks, Lazy, Mapped, Pixels
 
 SUFFIXES = (".tif", ".tiff", ".png", ".npy", omezarr.SUFFIX)
 AXES = "TZCYX"  # ImageJ's order
 SPATIAL = {1: "X", 2: "YX", 3: "ZYX"}  # the axes that are space, by dimensions
 OTHER_AXES = "PIQRAHEVML"  # positions, unnamed sequences, angles, lifetimes, ...: all of them separate images
 
+LARGE = 2**30  # bytes of pixels that are not mapped or loaded as one; see `_in_file`
 LARGEST_EXPANSION = 5000  # bytes of pixels for a byte of file; deflate reaches 1032
 _LARGEST = 1e18  # grey value: the square of a larger one does not fit into 32-bit floats
 
@@ -111,7 +113,7 @@ def find(inputs: Sequence[str | Path]) -> list[Path]:
 
 
 def read(path: str | Path, axes: str | None = None) -> Image:
-    """Read one file; uncompressed TIFF and npy are memory-mapped, not loaded.
+    """Read one file; uncompressed TIFF and npy are memory-mapped, not loaded, and large ones read part by part.
 
     axes: one letter per axis of the file, where the file does not say, or says it wrongly. "S" means "C".
 
@@ -158,8 +160,9 @@ def check(image: Image, may_be_flat: bool = False) -> None:
         raise refusal(image.path, seen, "integers or floats", "convert it to 16-bit or 32-bit grey levels")
     low, high = math.inf, -math.inf
     for where, block in lazy.blocks(data):
-        low, high = min(low, block.min()), max(high, block.max())
-        if not (np.isfinite(block.min()) and np.isfinite(block.max())):  # NaN passes through min and max
+        lowest, highest = block.min(), block.max()
+        low, high = min(low, lowest), max(high, highest)
+        if not (np.isfinite(lowest) and np.isfinite(highest)):  # NaN passes through min and max
             place = [p.start + int(i) for p, i in zip(where, np.argwhere(~np.isfinite(block))[0], strict=True)]
             count = np.count_nonzero(~np.isfinite(data[tuple(place[:-2])]))
             at = ", ".join(f"{a}={i}" for a, i in zip(image.axes, place, strict=True))
@@ -277,10 +280,11 @@ def _given_axes(axes: str, data: Pixels, path: Path | None) -> str:
     return named
 
 
-def _file_axes(data: np.ndarray, axes: str, stated: bool, path: Path) -> tuple[np.ndarray, str]:
+def _file_axes(data: Pixels, axes: str, stated: bool, path: Path) -> tuple[Pixels, str]:
     """Put tifffile's axes into our letters, or refuse to guess. `stated`: the file names its axes."""
     unnamed = tuple(i for i, a in enumerate(axes) if a in "QI" and data.shape[i] == 1)
-    data, letters = data.squeeze(unnamed), "".join(a for i, a in enumerate(axes) if i not in unnamed)
+    data = lazy.arrange(data, [i for i in range(data.ndim) if i not in unnamed])
+    letters = "".join(a for i, a in enumerate(axes) if i not in unnamed)
     named = letters if "C" in letters else letters.replace("S", "C")
     unknown = sum(a in "QI" for a in named)
     # saved without saying RGB, (64, 64, 3) is read as 64 pages of 64 x 3 ("QYX"); saved without saying grey,
@@ -310,7 +314,7 @@ def _read_npy(path: Path, given: str | None) -> Image:
     data = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(data, np.ndarray):
         raise refusal(path, "an npz archive", "one npy array", "save the array with numpy.save")
-    return Image(data, _array_axes(data, given, path, ("X", "YX")))
+    return Image(_in_file(data, path), _array_axes(data, given, path, ("X", "YX")))
 
 
 def _read_zarr(path: Path, given: str | None) -> Image:
@@ -404,8 +408,8 @@ def _refuse_bomb(path: Path, size: int) -> None:
         raise refusal(path, seen, "an image file", "it is damaged, or made to fill the memory")
 
 
-def _tiff_pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[np.ndarray, str]:
-    """All images of the file as one array, mapped where they lie in one piece; and tifffile's axes."""
+def _tiff_pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixels, str]:
+    """All images of the file as one array, left there if they lie in one piece or are large; and tifffile's axes."""
     shapes = list(dict.fromkeys(f"{_shape(s)} ({s.axes}) {s.dtype}" for s in series))
     if len(shapes) != 1:
         seen = f"{len(series)} images of different shape or type: {', '.join(shapes[:4])}"
@@ -417,9 +421,34 @@ def _tiff_pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple
         raise refusal(path, "planes are missing", "all planes of the OME-TIFF", "put its files together")
     if len(series) > 1:
         return np.stack([s.asarray() for s in series]), f"P{first.axes}"
-    if first.dataoffset is None or first.is_multifile or first.keyframe.parent is not tif:
+    if first.dataoffset is not None and not first.is_multifile and first.keyframe.parent is tif:
+        mapped = np.memmap(path, tif.byteorder + first.dtype.char, "r", first.dataoffset, first.shape)
+        return _in_file(mapped, path), first.axes
+    page = first.keyframe.shape
+    before = first.shape[: len(first.shape) - len(page)]
+    by_pages = first.shape[len(before) :] == page and math.prod(before) == len(first.pages)
+    if first.nbytes < LARGE or first.is_multifile or not by_pages:
         return first.asarray(), first.axes
-    return np.memmap(path, tif.byteorder + first.dtype.char, "r", first.dataoffset, first.shape), first.axes
+    turn = threading.Lock()
+
+    def read(place: tuple[int, ...]) -> np.ndarray:
+        number = int(np.ravel_multi_index(place[: len(before)], before)) if before else 0
+        with turn, _library(path):
+            tif.filehandle.open()  # it was closed after the last part
+            try:
+                return first.pages[number].asarray().reshape((1,) * len(before) + page)
+            finally:
+                tif.filehandle.close()
+
+    return Lazy(Chunks(first.shape, first.dtype, (1,) * len(before) + page, read)), first.axes
+
+
+def _in_file(mapped: np.ndarray, path: Path) -> Pixels:
+    """A memory map of a large file as an array whose parts are mapped when they are read, and let go then: else all
+    pages that were looked at once would count as memory of ours."""
+    if mapped.nbytes < LARGE or not isinstance(mapped, np.memmap) or not mapped.flags.c_contiguous:
+        return mapped
+    return Lazy(Mapped(path, mapped.dtype, mapped.offset, mapped.shape))
 
 
 def _tag_scale(page: Any, imagej: dict[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
@@ -509,8 +538,11 @@ def _write_tiff(path: Path, data: np.ndarray, like: Image, ome: bool) -> None:
         options |= {"resolution": (1 / x, 1 / (y or x)), "resolutionunit": 1 if imagej else 3}
     with tifffile.TiffWriter(path, imagej=imagej, ome=fits_ome and not imagej, bigtiff=big) as tif:
         # OME: one image per position; ImageJ and plain: one image, under an axis that is not there
-        for image in _ordered(data, axes, ("P" if fits_ome else "#") + order):
-            tif.write(image, contiguous=False, **options)
+        images = _ordered(data, axes, ("P" if fits_ome else "#") + order)
+        for image in images:
+            # Plane by plane: axes in another order are a copy, which need not be one of all pixels.
+            planes = (np.ascontiguousarray(image[i]) for i in np.ndindex(image.shape[: -3 if rgb else -2]))
+            tif.write(planes, shape=image.shape, dtype=image.dtype, contiguous=False, **options)
 
 
 def _write_zarr(path: Path, data: np.ndarray, like: Image) -> None:

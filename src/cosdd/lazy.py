@@ -11,6 +11,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import EllipsisType
 from typing import Any
 
@@ -85,13 +86,26 @@ class Chunks:
         return result
 
 
+class Mapped:
+    """Pixels that lie in a file in one piece and in C order; mapped for as long as a part of them is copied."""
+
+    def __init__(self, path: Path, dtype: np.dtype, offset: int, shape: Sequence[int]):
+        self.path, self.dtype, self.offset, self.shape = path, np.dtype(dtype), offset, tuple(shape)
+        self.chunk = (1,) * len(self.shape)
+
+    def cut(self, region: Sequence[range]) -> np.ndarray:
+        """The pixels at these places along each axis, each range rising."""
+        mapped = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+        return np.array(mapped[tuple(slice(along.start, along.stop, along.step) for along in region)])
+
+
 class Lazy:
     """An array in a file: indexing it with integers and slices reads that part, ``numpy.asarray`` all of it.
 
     Raises what its file raises: InputError where a chunk is damaged.
     """
 
-    def __init__(self, chunks: Chunks, axes: Sequence[tuple[int, ...]] | None = None):
+    def __init__(self, chunks: Chunks | Mapped, axes: Sequence[tuple[int, ...]] | None = None):
         """axes: for each axis those of the file that are merged in it; an empty tuple is a new axis of length 1."""
         self.chunks = chunks
         self.axes = tuple((i,) for i in range(len(chunks.shape))) if axes is None else tuple(axes)
