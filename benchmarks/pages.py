@@ -333,6 +333,36 @@ def generated() -> list[str]:
     return lines
 
 
+def report() -> str:
+    return filled(ROOT / "docs" / "report.md", lit())
+
+
+def lit() -> list[str]:
+    """What `python -m benchmarks.report` found."""
+    entry = _read("report")
+    if not entry:
+        return []
+    found = entry["results"]
+    lines = [
+        f"`{entry['command']}`: {found['frames']} simulated frames of {found['size']} x {found['size']} pixels, "
+        f"and what was done wrong on purpose; {_machine(entry)}.",
+        "",
+    ]
+    for case, lights in found["lights"].items():
+        on = [f"{light}: *{question}*" for question, light in lights.items() if light != "green"]
+        missed = (
+            "" if found["caught"].get(case, found["green_on_the_good_run"]) else " **This is not as it should be.**"
+        )
+        lines.append(f"- {case}: {'; '.join(on) or 'all green'}.{missed}")
+    built, denoising = found["processor_seconds_built"], found["processor_seconds_of_denoising"]
+    quick = found["seconds_to_open"] is not None and found["seconds_to_open"] < 2
+    lines.append(
+        f"- The page is one file of {found['megabytes']:.1f} MB. Making it took {built:.0f} s of one processor core, "
+        f"{denoising:.0f} s of them for denoising." + (" In Chromium it opens in less than 2 s." if quick else "")
+    )
+    return lines
+
+
 def python() -> str:
     """docs/python.md: the public names, from their signatures and docstrings."""
     lines = [
@@ -410,6 +440,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
     "docs/noise.md": noise,
     "docs/python.md": python,
     "docs/reliability.md": reliability,
+    "docs/report.md": report,
     "docs/settings.md": settings,
 }
 
