@@ -293,7 +293,29 @@ def recognised() -> list[str]:
 
 def benchmarks() -> str:
     entry = _read("table")
-    return filled(ROOT / "docs" / "benchmarks.md", table.lines(entry) if entry else [])
+    found = table.lines(entry) if entry else []
+    return filled(ROOT / "docs" / "benchmarks.md", found + checkerboard())
+
+
+def checkerboard() -> list[str]:
+    """What `python -m benchmarks.checkerboard` found."""
+    entry = _read("checkerboard")
+    if not entry:
+        return []
+    found, lags, variance = (entry["results"][name] for name in ("psnr", "lags", "variance"))
+    return [
+        "",
+        "### Why row Wiener wins on the checkerboard",
+        "",
+        f"Row Wiener takes the noise as measured; `auto` fits a model to it. Row Wiener with that model, whole and in "
+        f"parts (`{entry['command']}`, PSNR): "
+        + "; ".join(f"{name} {psnr:.2f} dB" for name, psnr in found.items())
+        + ".",
+        "",
+        "Correlation at lags 2, 4, 8 and 12: "
+        + "; ".join(f"{name} {', '.join(f'{value:+.2f}' for value in values)}" for name, values in lags.items())
+        + f". Variance at middle brightness: {variance['measured']:.4f} measured, {variance['fitted']:.4f} fitted.",
+    ]
 
 
 def how_it_works() -> str:
