@@ -380,7 +380,8 @@ def lit() -> list[str]:
     quick = found["seconds_to_open"] is not None and found["seconds_to_open"] < 2
     lines.append(
         f"- The page is one file of {found['megabytes']:.1f} MB. Making it took {built:.0f} s of one processor core, "
-        f"{denoising:.0f} s of them for denoising." + (" In Chromium it opens in less than 2 s." if quick else "")
+        f"{denoising:.0f} s of them for denoising (time computed, on a machine that others used as well)."
+        + (" In Chromium it opens in less than 2 s." if quick else "")
     )
     return lines
 

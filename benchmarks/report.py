@@ -8,8 +8,8 @@ have to be green there, and not where something is wrong on purpose:
 - over-smoothed: the result of the first model after a Gaussian filter;
 - copied noise: the first model with its noise model shrunk to nothing, so that it takes the noise for image.
 
-The page has to stay below 10 MB, to be built within 20 s and to open within 2 s in Chromium. Of a machine that others
-use as well, seconds are upper bounds.
+The page has to stay below 10 MB, to be built within 20 s and to open within 2 s in Chromium. What is kept is the time
+that processors computed: seconds on the clock mean nothing where others use the machine as well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import resource
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +50,12 @@ EXPECTED = {
 }
 
 
-def timed(*arguments: str | Path) -> tuple[float, float]:
-    """Run the command line; seconds on the clock and of processors."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+def timed(*arguments: str | Path) -> float:
+    """Run the command line; seconds that processors computed."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     cosdd(*arguments)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return round(time.perf_counter() - began, 1), round(used, 1)
+    return round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1)
 
 
 def lights(page: Path) -> dict[str, str]:
@@ -123,7 +121,7 @@ def main() -> None:
         noisy = stacks(folder)
         good = trained(folder, "good", asked.time)
 
-        def reported(case: str, model: Path, image: str = "noisy") -> tuple[float, float]:
+        def reported(case: str, model: Path, image: str = "noisy") -> float:
             page = folder / f"{case.replace(' ', '_')}.html"
             seconds = timed("report", model, folder / f"{image}.tif", "-o", page, "--overwrite")
             results["lights"][case] = lights(page)
@@ -131,7 +129,7 @@ def main() -> None:
 
         for case in asked.cases:
             if case == "good run":
-                results["seconds_built"], results["processor_seconds_built"] = reported(case, good)
+                results["processor_seconds_built"] = reported(case, good)
                 page = folder / "good_run.html"
                 results["megabytes"] = round(page.stat().st_size / 1e6, 2)
                 results["seconds_to_open"] = opening(page, folder)
@@ -144,7 +142,7 @@ def main() -> None:
                 reported(case, folder / "copying.safetensors")
             else:
                 denoising = timed("denoise", good, folder / "noisy.tif", "-o", folder / "denoised", "--overwrite")
-                results["seconds_of_denoising"], results["processor_seconds_of_denoising"] = denoising
+                results["processor_seconds_of_denoising"] = denoising
                 denoised = tifffile.imread(folder / "denoised" / "noisy.tif")
                 smooth = ndimage.gaussian_filter(denoised, (0, SMOOTH, SMOOTH))
                 statistics = Denoiser.load(good).checkpoint.statistics
@@ -160,7 +158,10 @@ def main() -> None:
     results["caught"] = caught
     results["green_on_the_good_run"] = set(results["lights"]["good run"].values()) == {"green"}
     print(results)
-    print(write("report", f"python -m benchmarks.report --time {asked.time}", results))
+    command = f"python -m benchmarks.report --time {asked.time}"
+    if len(asked.cases) <= len(EXPECTED):  # the others are of an earlier run
+        command += f" --cases {' '.join(repr(case) for case in asked.cases)}"
+    print(write("report", command, results))
 
 
 if __name__ == "__main__":
