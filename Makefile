@@ -27,7 +27,7 @@ test: lint
 	$(BIN)/pytest
 
 gauntlet: install
-	COSDD_GAUNTLET=full $(BIN)/python -m pytest tests/gauntlet
+	COSDD_GAUNTLET=full $(BIN)/python -m pytest tests/gauntlet tests/test_numbers.py
 
 # The site, in site/: open site/index.html.
 docs: install

@@ -215,7 +215,7 @@ def reliability() -> str:
 
 
 def endured() -> list[str]:
-    """What `make gauntlet` and `python -m benchmarks.resume` found."""
+    """What `make gauntlet`, `make fuzz` and `python -m benchmarks.resume` found."""
     lines = []
     if entry := _read("gauntlet"):
         found, commands = entry["results"], entry["results"]["commands"]
@@ -233,7 +233,25 @@ def endured() -> list[str]:
             f"{'identical bit for bit' if same else '**not identical**'}, {left} files left behind. "
             f"(`{entry['command']}`; {_machine(entry)}.)"
         )
+    if entry := _read("faults"):
+        for what, outcomes in entry["results"].items():
+            lines.append(f"- {what[0].upper()}{what[1:]}: {_counted(outcomes)}.")
+        kills = sum(found["killed"] for what, found in entry["results"].items() if what.startswith("kill -9"))
+        lines.append(f"- In all {kills} kills, nothing lost. (`{entry['command']}`; {_machine(entry)}.)")
+    if entry := _read("fuzz"):
+        readers = entry["results"]
+        crashes, hangs = (sum(found[kind] for found in readers.values()) for kind in ("crashes", "hangs"))
+        files = {f"{name} files": found["files"] for name, found in readers.items()}
+        least = min(found["seconds"] for found in readers.values())
+        lines.append(
+            f"- Fuzzing, {least} seconds or more for each reader: {_counted(files)}: {crashes} crashes, {hangs} hangs. "
+            f"(`{entry['command']}`; {_machine(entry)}.)"
+        )
     return lines
+
+
+def _counted(outcomes: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
 
 
 def noise() -> str:

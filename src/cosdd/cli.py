@@ -33,6 +33,8 @@ app = typer.Typer(
 )
 FEW_STEPS = 300  # below this no method has learned much
 INTERRUPTED = 130  # exit code, as the shell has it
+OUT_OF_MEMORY = ("can't allocate memory", "annot allocate memory", "not enough memory", "bad_alloc")
+OUT_OF_MEMORY += ("could not create a primitive", "could not create a memory object")  # in words of oneDNN
 LESS_MEMORY = (
     "train with a smaller --set train.batch or train.crop, denoise smaller images or single frames, "
     "or use a machine with more memory"
@@ -504,8 +506,7 @@ def _out_of_memory(error: Exception) -> InputError:
     if not (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in text
-        or "bad_alloc" in text
+        or any(words in text for words in OUT_OF_MEMORY)
     ):
         raise error
     return InputError(f"out of memory ({text or 'nothing left'}): {LESS_MEMORY}")

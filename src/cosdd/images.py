@@ -4,6 +4,7 @@ TIFF (plain, ImageJ, OME), OME-Zarr, PNG and npy. Pixels stay in the file wherev
 What the file says about its axes wins; what it leaves open is asked for, never guessed.
 """
 
+import errno
 import glob
 import logging
 import math
@@ -15,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree  # nosec B405 (see _ome_pixels)
 
 import imagecodecs
 import numpy as np
@@ -394,7 +395,7 @@ def _ome_pixels(tif: tifffile.TiffFile, path: Path) -> ElementTree.Element | Non
         return None
     if "<!DOCTYPE" in text or "<!ENTITY" in text:  # nothing OME needs, and the way in which XML grows or reaches out
         raise refusal(path, "its OME-XML declares entities", "plain OME-XML", "save it again, e.g. with Fiji")
-    elements = list(ElementTree.fromstring(text).iter())
+    elements = list(ElementTree.fromstring(text).iter())  # nosec B314 (no entities, as was just checked)
     for name in (element.get("FileName") for element in elements):
         if name and (Path(name).name != name or "\\" in name):
             raise refusal(path, f"its OME-XML names the file {name:.80}", "files of the same folder", "save it again")
@@ -493,6 +494,12 @@ def _library(path: Path) -> Iterator[None]:
             yield
     except InputError:
         raise
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            complaints.insert(0, str(error))
+        else:
+            fix = "cut the image into parts, or use a machine with more memory"
+            raise refusal(path, "out of memory while it was read", "room for the whole image", fix) from None
     except Exception as error:  # decoders raise nearly every kind; only they run in here
         complaints.insert(0, str(error) or type(error).__name__)
     finally:

@@ -27,6 +27,7 @@ def _command(
     """In the new process: cosdd, as its console script starts it."""
     import resource
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started without
     os.chdir(folder)
     for stream, suffix in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(log.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)

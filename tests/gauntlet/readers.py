@@ -39,7 +39,7 @@ def _read(content: bytes, name: str, reader: Callable[[Path], object]) -> None:
         reader(path)
     except InputError as error:
         refusal = str(error)
-    if "\n" in refusal or len(refusal) > 1200 or "MemoryError" in refusal or "allocate" in refusal:
+    if "\n" in refusal or len(refusal) > 1200 or "out of memory" in refusal:
         raise Fault(refusal[:2000])
 
 

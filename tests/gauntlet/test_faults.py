@@ -27,7 +27,7 @@ from gauntlet.process import FORKED, Cosdd, killed
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, limits and mounts as Linux has them")
 FULL = os.environ.get("COSDD_GAUNTLET") == "full"
 KILLS = {"train blind-row": 70, "train cosdd": 10, "denoise": 70, "report": 50}
-KILLS = KILLS if FULL else {"train blind-row": 2, "denoise": 2, "report": 1}
+KILLS = KILLS if FULL else {"train blind-row": 1, "denoise": 1, "report": 1}
 COUNTED: dict[str, dict[str, int]] = {}
 
 SMALL = ("model.features=4", "model.max_features=4", "model.levels=2", "model.latents=2", "model.final_latents=2")
@@ -274,14 +274,14 @@ def test_a_disk_that_is_full_at_the_end_of_a_training_does_not_lose_it(folder):
         count("disk full", "resumed when there was room")
 
 
-@pytest.mark.parametrize("most", [0, 3000, 20_000, 48_000] if FULL else [20_000])
+@pytest.mark.parametrize("most", [3000, 20_000, 48_000] if FULL else [20_000])
 def test_a_limit_on_the_size_of_files(folder, most):
     for arguments in (
         ["denoise", "given.safetensors", "image0.tif", "-o", "out", "--samples", "1"],
         ["report", "given.safetensors", "image0.tif", "-o", "page.html"],
         [*QUICK, "--set", "model.features=32"],
         ["simulate", "row-ar", "image0.tif", "-o", "out"],
-    ):
+    )[: 4 if FULL else 2]:
         run = Cosdd(folder, *arguments, disk=most)
         code = run.end()
         assert code in (0, 2)
@@ -316,7 +316,7 @@ def test_a_folder_that_cannot_be_written(folder):
 # --------------------------------------------------------------------------------------------------- memory
 
 
-@pytest.mark.parametrize("megabytes", [1, 4, 10, 20, 40, 60, 80, 100, 150, 200, 300, 500] if FULL else [60])
+@pytest.mark.parametrize("megabytes", [1, 10, 40, 60, 100, 200, 400] if FULL else [60])
 def test_out_of_memory_is_said_in_a_line(folder, megabytes):
     large = np.random.default_rng(0).normal(1000, 100, (1, 1200, 1200)).astype(np.float32)
     tifffile.imwrite(folder / "large.tif", large, metadata={"axes": "TYX"})
