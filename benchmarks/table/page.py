@@ -77,7 +77,7 @@ def lines(entry: Mapping[str, Any]) -> list[str]:
     failures = [row for row in rows if row["status"] != "done" and not row["status"].startswith("not applicable")]
     if failures:
         found += ["### What did not run to the end", "", *_told(failures), ""]
-    return found + gallery(gathered(rows, "psnr"))
+    return found + gallery(rows)
 
 
 def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:
@@ -202,22 +202,22 @@ def _told(failures: Sequence[Row]) -> list[str]:
     return [f"- {method}: {status} ({', '.join(dict.fromkeys(names))})" for (method, status), names in sets.items()]
 
 
-def gallery(psnr: Mapping[str, Mapping[str, Score]]) -> list[str]:
-    """The pictures that the run left, clean first."""
-    names = ["clean", *(estimate for estimate, by_set in psnr.items() if SHOWN in by_set)]
-    there = [name for name in names if (PICTURES / f"{slug(name)}.png").exists()]
+def gallery(rows: Sequence[Row]) -> list[str]:
+    """The pictures that the run left, clean first, with the updates that a method had made."""
+    captions = {"clean": "clean"}
+    for row in rows:
+        if row["set"] == SHOWN:
+            after = f", {row['steps']:,} updates" if row.get("steps") else ""
+            captions |= {e: f"{e}: {v['psnr']:.1f} dB{after}" for e, v in row.get("scores", {}).items()}
+    there = [name for name in captions if (PICTURES / f"{slug(name)}.png").exists()]
     if not there:
         return []
     found = [f"### What it looks like: {SHOWN}", "", "| " * COLUMNS + "|", "|---" * COLUMNS + "|"]
     for first in range(0, len(there), COLUMNS):
-        cells = [_cell(name, psnr) for name in there[first : first + COLUMNS]]
+        names = there[first : first + COLUMNS]
+        cells = [f"![{name}](images/table/{slug(name)}.png)<br>{captions[name]}" for name in names]
         found.append("| " + " | ".join(cells + [""] * (COLUMNS - len(cells))) + " |")
     return found
-
-
-def _cell(name: str, psnr: Mapping[str, Mapping[str, Score]]) -> str:
-    score = f"<br>{psnr[name][SHOWN].middle:.1f} dB" if name in psnr else ""
-    return f"![{name}](images/table/{slug(name)}.png){score}"
 
 
 def _order(row: Row) -> tuple[int, int, int]:
