@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from scipy import ndimage
+from tiny import MODEL, stripes
 
 import cosdd
 from cosdd import data, outliers
 from cosdd.data import Frames
-from tests.tiny import MODEL, stripes
 
 SMALL = {"model": MODEL, "blind_row": {"features": (8, 12)}, "train": {"crop": 32, "validations": 1}}
 
