@@ -159,6 +159,18 @@ def results() -> list[str]:
                     f"- STEM, one frame with long row streaks ({method}): variance of row-to-row differences of "
                     f"{run.get('segment', 16)}-pixel row segments {before:,.0f} before, **{after:,.0f}** after."
                 )
+    if large := _read("large"):
+        lines += [
+            "",
+            f"Large images, `{large['command']}`; {_machine(large)}: largest resident memory of `denoise`.",
+            "",
+        ]
+        for name, run in large["results"].items():
+            edge, method = name.split(maxsplit=1)
+            what = "one sample" if method == "cosdd" else "mean and standard deviation"
+            lines.append(
+                f"- {edge} x {edge} pixels, {method}, {what}: {run['seconds']:.0f} s, **{run['memory_gb']} GB**"
+            )
     return lines
 
 
