@@ -13,6 +13,7 @@ from pathlib import Path
 from cosdd.config import InputError
 
 LOCK = ".cosdd.lock"
+BEFORE = "-before"  # marks a folder while another takes its place
 HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # by another process; other errors: no locks on this disk
 
 
@@ -22,7 +23,7 @@ def whole(path: Path) -> Iterator[Path]:
     has it. Folders above are made. Raises InputError where something of this cannot be written, and nothing is left
     then.
     """
-    part, before = (path.with_name(f".{path.name}.{os.getpid()}{end}.part") for end in ("", "-before"))
+    part, before = (path.with_name(f".{path.name}.{os.getpid()}{end}.part") for end in ("", BEFORE))
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,15 +33,10 @@ def whole(path: Path) -> Iterator[Path]:
                     os.fsync(written.fileno())  # else a power cut may leave the name with nothing in it
             if path.is_dir() and part.is_dir():  # no folder takes the place of another in one step; no file ever does
                 os.replace(path, before)
-            try:
-                os.replace(part, path)
-            except BaseException:
-                if before.exists():
-                    os.replace(before, path)
-                raise
+            os.replace(part, path)
         finally:
             _remove(part)
-            _remove(before)
+            _give_back(before, path)
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -49,6 +45,15 @@ def _remove(path: Path) -> None:
     """A file, or a folder with all that is in it, if it is there and can be removed."""
     with suppress(OSError):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _give_back(before: Path, path: Path) -> None:
+    """The folder that was to be replaced: to its name again, if that is free; else it is removed."""
+    with suppress(OSError):
+        if before.is_dir() and not path.exists():
+            os.replace(before, path)
+    if path.exists():
+        _remove(before)
 
 
 def unwritable(path: Path, error: OSError) -> InputError:
@@ -61,7 +66,8 @@ def claim(folder: Path, names: Sequence[str]) -> Iterator[None]:
     """Keep the files of these names for this process while the body runs; the folder is made.
 
     The claim is a lock on one byte per name of a hidden file in the folder, which the system gives up whichever way
-    the process ends. What a killed run left half-written under these names is removed.
+    the process ends. What a killed run left half-written under these names is removed; a folder that it was just
+    replacing gets its name again.
     Raises InputError where another process has claimed one of them, or the folder cannot be written.
     """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -104,8 +110,12 @@ def _claimed(folder: Path, names: Sequence[str]) -> int:
 
 def _remove_parts(folder: Path, names: set[str]) -> None:
     for entry in folder.iterdir():
-        if entry.name.startswith(".") and entry.suffix == ".part" and entry.name[1:].rsplit(".", 2)[0] in names:
-            _remove(entry)
+        if entry.name.startswith(".") and entry.suffix == ".part":
+            name = entry.name[1:].rsplit(".", 2)[0]
+            if name in names and entry.stem.endswith(BEFORE):
+                _give_back(entry, folder / name)
+            elif name in names:
+                _remove(entry)
 
 
 def _locked(lock: int, name: str) -> bool:
