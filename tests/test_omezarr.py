@@ -14,7 +14,7 @@ import zarr
 from test_images import SIZE, UNIT, refused, sample
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
-from cosdd import images, lazy, omezarr, writing
+from cosdd import images, lazy, omezarr, outputs, writing
 from cosdd.config import InputError
 from cosdd.images import Image
 from cosdd.lazy import Lazy
@@ -442,13 +442,40 @@ def test_a_folder_that_is_no_store_is_never_replaced(tmp_path):
     (tmp_path / "a.tif" / "precious.txt").touch()
     refused(images.write, tmp_path / "a.tif", image.data, like=image, overwrite=True)
     assert (tmp_path / "a.tif" / "precious.txt").exists()
+    (tmp_path / "a.zarr").mkdir()
+    images.write(tmp_path / "a.zarr", image.data, like=image, overwrite=True)  # it was empty
+    (tmp_path / "b.zarr" / "mine").mkdir(parents=True)  # a store by its name only
+    refused(images.write, tmp_path / "b.zarr", image.data, like=image, overwrite=True)
+    wanted = outputs.Wanted(format="ome.zarr")
+    (tmp_path / "c.ome.zarr" / "mine").mkdir(parents=True)
+    with pytest.raises(InputError, match="a folder"):  # before the work rather than after
+        outputs.refuse_collisions([Path("c.tif")], tmp_path, wanted, overwrite=True)
+    assert (tmp_path / "b.zarr" / "mine").exists()
 
 
 def test_what_killed_runs_left_is_removed(tmp_path):
-    for name in (".a.zarr.999.part", ".a.zarr.999-before.part", ".b.zarr.999.part"):
+    for name in ("a.zarr", ".a.zarr.999.part", ".a.zarr.999-before.part", ".b.zarr.999.part"):
         (tmp_path / name / "0").mkdir(parents=True)
     with writing.claim(tmp_path, ["a.zarr"]):
-        assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == [".b.zarr.999.part"]
+        assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == [".b.zarr.999.part", "a.zarr"]
+
+
+def test_a_store_that_a_killed_run_was_replacing_comes_back(tmp_path):
+    image = sample("YX")
+    store_05(tmp_path / "a.zarr", image.data, "YX").rename(tmp_path / ".a.zarr.999-before.part")
+    (tmp_path / ".a.zarr.999.part").mkdir()
+    with writing.claim(tmp_path, ["a.zarr"]):
+        np.testing.assert_array_equal(everything(tmp_path / "a.zarr"), image.data)
+        assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["a.zarr"]
+
+
+def test_results_are_named_after_the_store_also_from_inside_it(tmp_path, monkeypatch):
+    image = store_05(tmp_path / "one.zarr", sample("YX").data, "YX")
+    (tmp_path / "plate.zarr" / "A").mkdir(parents=True)
+    image.rename(tmp_path / "plate.zarr" / "A" / "0")
+    for inside, name in (("plate.zarr/A/0", "."), ("plate.zarr/A", "0"), ("plate.zarr", "A/0")):
+        monkeypatch.chdir(tmp_path / inside)
+        assert images.output_path(Path(name), Path("out")) == Path("out/plate_A_0.zarr")
 
 
 @pytest.mark.parametrize(("axes", "dtype"), [("X", "uint8"), ("PTCYX", "uint8"), ("YX", "bool"), ("YX", "complex64")])

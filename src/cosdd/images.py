@@ -210,8 +210,7 @@ def write(path: str | Path, data: np.ndarray, like: Image, overwrite: bool = Fal
     if path.exists() and not overwrite:
         raise refusal(path, "exists already", "a new file", "choose another output or add --overwrite")
     refuse_format(path, like.axes, data.dtype)
-    if path.is_dir() and not (kind == omezarr.SUFFIX and omezarr.is_store(path)):
-        raise refusal(path, "a folder", "a file to replace", "choose another output")
+    refuse_folder(path)
     flat = like.axes == "YX" or (like.axes == "YXC" and data.shape[-1] == 3)
     if kind not in SUFFIXES or (kind == ".png" and not (flat and data.dtype.name in ("uint8", "uint16"))):
         seen = f"suffix '{kind}' for {_shape(data)} ({like.axes}) {data.dtype.name} pixels"
@@ -227,6 +226,12 @@ def write(path: str | Path, data: np.ndarray, like: Image, overwrite: bool = Fal
             _write_zarr(part, data, like)
         else:
             _write_tiff(part, data, like, ome=path.stem.lower().endswith(".ome"))
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise InputError where an output would take the place of a folder that is no OME-Zarr."""
+    if path.is_dir() and not (path.suffix.lower() == omezarr.SUFFIX and omezarr.may_replace(path)):
+        raise refusal(path, "a folder", "a file or an OME-Zarr to replace", "choose another output")
 
 
 def refuse_format(path: Path, axes: str, pixels: np.dtype) -> None:
@@ -251,7 +256,7 @@ def output_path(source: Path, folder: Path, suffix: str = "", kind: str | None =
     kind: another ending, such as ".ome.zarr".
     """
     if source.is_dir():  # an image inside a store is named after the store
-        source = source.with_name(omezarr.name(source))
+        source = Path(omezarr.name(source))
     end = "".join(source.suffixes[-2:]) if source.stem.lower().endswith(".ome") else source.suffix
     kind = kind or (".tif" if end.lower() == ".png" else end)
     return folder / f"{source.name[: -len(end)]}{suffix}{kind}"

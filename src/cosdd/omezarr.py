@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,9 +50,15 @@ def is_store(path: Path) -> bool:
     return path.is_dir() and (path.suffix.lower() == SUFFIX or any((path / mark).is_file() for mark in _MARKS))
 
 
+def may_replace(path: Path) -> bool:
+    """May a new store take the place of this folder? If it is a store by what it holds, or holds nothing."""
+    return any((path / mark).is_file() for mark in _MARKS) or not any(path.iterdir())
+
+
 def name(path: Path) -> str:
     """A name for an image in a store: plate.zarr/A/1/0 -> plate_A_1_0.zarr; stores keep theirs."""
     inside: list[str] = []
+    path = Path(os.path.abspath(path))  # from inside a store it may be named "." or "0"
     for folder in (path, *path.parents):
         if folder.suffix.lower() == SUFFIX:
             end = ".ome" + folder.suffix if folder.stem.lower().endswith(".ome") else folder.suffix
@@ -109,7 +116,8 @@ def _within(path: Path, ome: Mapping[str, Any]) -> Store:
     """A store without an image of its own: the only one inside, or a refusal that names one."""
     images = []
     if "bioformats2raw.layout" in ome:
-        images = sorted((p.name for p in path.iterdir() if p.name.isdecimal() and is_store(p)), key=int)
+        inside = (p for p in path.iterdir() if p.name.isdecimal() and is_store(p) and not p.is_symlink())
+        images = sorted((p.name for p in inside), key=int)
         if len(images) == 1:
             return read(path / images[0])
     elif "plate" in ome:

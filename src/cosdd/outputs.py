@@ -99,6 +99,7 @@ def refuse_collisions(paths: Sequence[Path], folder: Path, wanted: Wanted | Want
                 raise InputError(f"{path} and {taken[target]} would both be written to {target}: denoise them apart")
             if target.exists() and not overwrite:
                 raise InputError(f"{target}: exists already: choose another folder with -o, or add --overwrite")
+            images.refuse_folder(target)
             taken[target] = path
 
 
