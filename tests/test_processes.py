@@ -11,9 +11,10 @@ import pytest
 import tifffile
 import torch
 from tiny import MODEL, stripes
+from typer.testing import CliRunner
 
 import cosdd
-from cosdd import processes
+from cosdd import cli, processes
 from cosdd.config import InputError
 
 
@@ -98,6 +99,20 @@ def test_processes_are_counted_as_torchrun_and_slurm_state_them(monkeypatch):
     assert processes.count() == 1  # a shell in an allocation is one process
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     assert (processes.count(), processes.rank(), processes.local_count()) == (8, 5, 4)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")  # which is there only where it was asked for
+    monkeypatch.setenv("SLURM_STEP_NUM_NODES", "4")
+    assert processes.local_count() == 2
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert (processes.count(), processes.rank(), processes.local_count()) == (2, 1, 2)
+
+
+def test_after_the_end_no_process_waits_for_the_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    np.save(tmp_path / "a.npy", np.zeros((16, 16), np.float32))
+    model = tmp_path / "m.safetensors"
+    model.touch()
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        done = CliRunner().invoke(cli.app, ["train", str(tmp_path / "a.npy"), "-o", str(model), "--resume"])
+        assert done.exit_code == 0, done.output

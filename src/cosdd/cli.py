@@ -94,6 +94,8 @@ def train(
         raise InputError(f"{output}: a model file ends in .safetensors: use -o {output.with_suffix('.safetensors')}")
     history, saved = output.with_suffix(".history.csv"), snapshot.path_for(output)
     if processes.rank() > 0:  # the first process speaks and writes
+        if resume and output.exists() and not saved.exists():
+            return  # trained to the end already, as the first one says
         _train_along(data.prepare(list(paths), axes, noise_axis, "tiny", *layers), saved if resume else None)
         return
     checkpoint.refuse_unwritable(output)

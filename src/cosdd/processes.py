@@ -28,7 +28,8 @@ def rank() -> int:
 
 def local_count() -> int:
     """How many of them are on this machine."""
-    return _stated("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", count())
+    nodes = _stated("", "SLURM_STEP_NUM_NODES", 1)
+    return _stated("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", count() // nodes)
 
 
 def _stated(torchrun: str, slurm: str, otherwise: int) -> int:
