@@ -137,7 +137,10 @@ def test_folders_are_matched_by_name(files, scene):
             tifffile.imwrite(files / folder / name, plane.astype(np.float32), metadata={"axes": "YX"})
     done = cosdd("a", "b", "--json")
     assert json.loads(done.output)["scores"]["denoised"]["mse"]["mean"] == 0
-    (files / "b" / "1.tif").rename(files / "b" / "other.tif")
+    (files / "b" / "1.tif").rename(files / "b" / "1.ome.tif")  # of another format, such as denoise --format
+    done = cosdd("a", "b", "--json")
+    assert json.loads(done.output)["scores"]["denoised"]["mse"]["mean"] == 0
+    (files / "b" / "1.ome.tif").rename(files / "b" / "other.tif")
     done = cosdd("a", "b")
     assert isinstance(done.exception, InputError)
     assert "1" in str(done.exception)

@@ -114,11 +114,11 @@ def read_planes(source: str | Path, like: Sequence[Path] = (), axes: str | None 
     """
     paths = images.find([source])
     if len(like) > 1 and len(paths) > 1:
-        by_name = {path.stem: path for path in paths}
-        missing = [path for path in like if path.stem not in by_name]
+        by_name = {_name(path): path for path in paths}
+        missing = [path for path in like if _name(path) not in by_name]
         if missing:
-            raise InputError(f"{source}: no partner for {missing[0]}: expected a file named {missing[0].stem}")
-        paths = [by_name[path.stem] for path in like]
+            raise InputError(f"{source}: no partner for {missing[0]}: expected a file named {_name(missing[0])}")
+        paths = [by_name[_name(path)] for path in like]
     stacks = [planes(images.read(path, axes)) for path in paths]
     for path, stack in zip(paths, stacks, strict=True):
         if stack.shape[1:] != stacks[0].shape[1:]:
@@ -127,6 +127,11 @@ def read_planes(source: str | Path, like: Sequence[Path] = (), axes: str | None 
                 "evaluate images of one size at a time"
             )
     return np.concatenate(stacks)
+
+
+def _name(path: Path) -> str:
+    """What files of one image have in common in all formats: a.tif, a.ome.tif and a.ome.zarr."""
+    return path.stem.removesuffix(".ome")
 
 
 def planes(image: Image) -> Num[np.ndarray, "n y x"]:
