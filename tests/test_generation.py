@@ -172,6 +172,7 @@ def test_new_images_have_all_channels():
         ({"seed": -1}, "at least 0"),
         ({"size": (16,)}, "2 dimension"),
         ({"size": (0, 16)}, "0x16"),
+        ({"size": (10**20, 16)}, "at most"),
         ({"clean": CLEAN, "size": (16, 16)}, "keeps its own"),
     ],
 )

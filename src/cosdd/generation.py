@@ -6,6 +6,7 @@ knows the noise alone, as a few numbers, and draws it from them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosdd import device, images
+from cosdd import device, images, lazy
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.images import Image
@@ -24,6 +25,7 @@ from cosdd.model.ladder import Draw
 SIZE = {1: (1024,), 2: (256, 256), 3: (16, 256, 256)}  # of images from the prior, by dimensions
 # Pixels that are drawn together, which is quicker; the results do not depend on it.
 PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
+MOST_PIXELS = 2**36  # of one new image; more are a slip of the pen
 FAR = 4.0  # standard deviations of the training images
 
 
@@ -53,6 +55,8 @@ class Settings:
             raise InputError(f"seed is {self.seed}: at least 0 is needed")
         if self.size is not None and not (1 <= len(self.size) <= 3 and all(edge >= 1 for edge in self.size)):
             raise InputError(f"size {_times(self.size)}: expected edges in pixels, such as 256x256")
+        if self.size is not None and math.prod(self.size) > MOST_PIXELS:
+            raise InputError(f"size {_times(self.size)}: expected at most {MOST_PIXELS:,} pixels, such as 256x256")
 
     @staticmethod
     def parse_size(text: str) -> tuple[int, ...]:
@@ -99,7 +103,10 @@ def noisy_versions(checkpoint: Checkpoint, frames: Pixels, settings: Settings) -
 
 def doubt(checkpoint: Checkpoint, frames: Pixels) -> str | None:
     """A line where clean (n, c, *space) frames cannot be in the grey values that the model knows; else None."""
-    mean = np.asarray(frames).mean((0, *range(2, frames.ndim)), dtype=np.float64)
+    total = np.zeros(frames.shape[1])
+    for (_, there, *_), block in lazy.blocks(frames):
+        total[there] += block.sum((0, *range(2, block.ndim)), dtype=np.float64)
+    mean = total / (frames.size // frames.shape[1])
     known = zip(mean.tolist(), checkpoint.statistics.mean, checkpoint.statistics.std, strict=True)
     for found, expected, spread in known:
         if abs(found - expected) > FAR * spread:
