@@ -42,6 +42,29 @@ def test_streamed_statistics_are_those_of_all_pixels(arrays, stream_bytes, monke
         assert found.std[c] == pytest.approx(pixels.std(), rel=1e-6)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_very_many_pixels_some_are_looked_at(monkeypatch, channels):
+    pixels = np.random.default_rng(0).normal(500, 20, (600, channels, 16, 16))
+    pixels[:, :, :, 8:] += 50  # nothing is always left out
+    monkeypatch.setattr(lazy, "BLOCK_BYTES", 8 * 16 * 8)  # half an image of one channel
+    monkeypatch.setattr(data, "ENOUGH_PIXELS", pixels.size // 8)
+    whole, read = lazy.blocks, []
+
+    def watched(*given):
+        for where, block in whole(*given):
+            read.append(block.size)
+            yield where, block
+
+    monkeypatch.setattr(lazy, "blocks", watched)
+    found = data.measure([pixels])
+    assert 0.08 < sum(read) / pixels.size < 0.17
+    assert found.mean == pytest.approx(pixels.mean((0, 2, 3)), abs=2)
+    assert found.std == pytest.approx(pixels.std((0, 2, 3)), rel=0.05)
+    assert data.measure([pixels]) == found
+    monkeypatch.setattr(data, "ENOUGH_PIXELS", 1)  # a channel of which nothing is chosen is measured all the same
+    assert data.measure([pixels[:2]]).mean == pytest.approx(pixels[:2].mean((0, 2, 3)))
+
+
 def test_statistics_of_a_memory_map(tmp_path):
     pixels = noise(5, 1, 12, 12, mean=500, std=20).astype(np.uint16)
     np.save(tmp_path / "a.npy", pixels)

@@ -25,6 +25,7 @@ SMALLEST_EDGE = 12  # pixels; less holds no structure to tell from noise
 ENOUGH_FRAMES = 10  # to hold some out for validation
 FEW_PIXELS = 40_000  # for training, in all
 MUCH_SATURATED = 0.01
+ENOUGH_PIXELS = 1 << 28  # for a mean and a standard deviation
 WORTH_A_WORD = 1e-5  # share of outliers
 
 
@@ -74,21 +75,16 @@ def _float32(pixels: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np
 def measure(samples: Sequence[Pixels], known: Outliers | None = None) -> Statistics:
     """Statistics of (n, c, *space) arrays, without the outliers that are known, streamed in float64.
 
+    Of more than `ENOUGH_PIXELS`, blocks chosen by chance, but always the same, are looked at: about so many in all.
     Raises InputError where a channel is constant or holds NaN or infinity.
     """
     channels = samples[0].shape[1]
     origin = (0,) * (samples[0].ndim - 2)
     shift = np.array([float(samples[0][(0, c, *origin)]) for c in range(channels)])
-    total, squares = np.zeros(channels), np.zeros(channels)
-    for array in samples:
-        for (_, there, *_), block in lazy.blocks(array):
-            if known is not None:
-                block = np.stack([known.of(there).without(frame) for frame in block])
-            values = block.astype(np.float64) - shift[there].reshape(-1, *[1] * (block.ndim - 2))
-            axes = (0, *range(2, block.ndim))
-            total[there] += values.sum(axes)
-            squares[there] += (values**2).sum(axes)
-    count = sum(array.size for array in samples) // channels
+    share = ENOUGH_PIXELS / sum(array.size for array in samples)
+    count, total, squares = _sums(samples, shift, known, share)
+    if not count.all():  # a channel of which nothing was chosen
+        count, total, squares = _sums(samples, shift, known, 1.0)
     mean, variance = total / count, squares / count - (total / count) ** 2
     if not np.isfinite(squares).all():
         raise InputError("the images hold NaN or infinite pixels: replace them before training")
@@ -96,6 +92,23 @@ def measure(samples: Sequence[Pixels], known: Outliers | None = None) -> Statist
         channel = int(np.argmin(variance))
         raise InputError(f"channel {channel} is constant over all images: nothing can be learned from it")
     return Statistics(tuple((mean + shift).tolist()), tuple(np.sqrt(variance).tolist()), _grey_step(samples))
+
+
+def _sums(
+    samples: Sequence[Pixels], shift: np.ndarray, known: Outliers | None, share: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number, sum and sum of squares of the pixels of each channel, less its shift; of a share of all blocks."""
+    count, total, squares = np.zeros_like(shift), np.zeros_like(shift), np.zeros_like(shift)
+    for array in samples:
+        for (_, there, *_), block in lazy.blocks(array, share):
+            if known is not None:
+                block = np.stack([known.of(there).without(frame) for frame in block])
+            values = block.astype(np.float64) - shift[there].reshape(-1, *[1] * (block.ndim - 2))
+            axes = (0, *range(2, block.ndim))
+            count[there] += block[:, :1].size
+            total[there] += values.sum(axes)
+            squares[there] += (values**2).sum(axes)
+    return count, total, squares
 
 
 def _grey_step(samples: Sequence[Pixels], look_at: int = 200_000) -> float:

@@ -218,8 +218,11 @@ def merge(data: Pixels, count: int) -> Pixels:
     return data.reshape(math.prod(data.shape[:count]), *data.shape[count:])
 
 
-def blocks(data: Pixels) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
-    """Every pixel once, in blocks of whole chunks, as many as `BLOCK_BYTES` hold: (where, pixels)."""
+def blocks(data: Pixels, share: float = 1.0) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+    """Every pixel once, in blocks of whole chunks, as many as `BLOCK_BYTES` hold: (where, pixels).
+
+    ``share``: of the blocks, chosen by chance but always the same; the others are not read.
+    """
     size = list(data.chunk) if isinstance(data, Lazy) else [1] * data.ndim
     for axis in reversed(range(data.ndim)):
         room = BLOCK_BYTES // (8 * math.prod(size))
@@ -227,6 +230,9 @@ def blocks(data: Pixels) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
         if size[axis] < data.shape[axis]:
             break
     starts = [range(0, length, step) for length, step in zip(data.shape, size, strict=True)]
+    rng = np.random.default_rng(0)
     for corner in itertools.product(*starts):
+        if share < 1 and rng.random() >= share:
+            continue
         where = tuple(slice(start, start + step) for start, step in zip(corner, size, strict=True))
         yield where, np.asarray(data[where])
