@@ -451,11 +451,16 @@ def python() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _starred(text: str) -> str:
+    """Stars as they are, in code spans and outside."""
+    return re.sub(r"`[^`]*`|\*", lambda found: r"\*" if found[0] == "*" else found[0], text)
+
+
 def _prose(docstring: str) -> list[str]:
     """A docstring as Markdown: lines that explain a name become a list, sentences stay paragraphs."""
     lines: list[str] = []
     each_on_its_own = re.sub(r"\. ([a-z_]+): ", r".\n\1: ", docstring)
-    for line in each_on_its_own.replace("``", "`").replace("*", r"\*").splitlines():
+    for line in _starred(each_on_its_own.replace("``", "`")).splitlines():
         entry = re.match(r"(\w+(?:, \w+)*): ", line)
         if entry:
             between = [""] if lines and lines[-1] and not lines[-1].startswith("- ") else []

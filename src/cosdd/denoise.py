@@ -36,9 +36,10 @@ PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**22}
 class Result:
     """Denoised images as float32 arrays in the axis order and grey values of the input.
 
-    mean: average of the samples, or the direct denoiser's estimate.
-    std: standard deviation over the samples; None with the direct denoiser.
-    samples: (k, *shape of the input), each a clean image that explains the noisy one equally well.
+    mean: average of the samples, or the direct denoiser's estimate; of a blind-row model the posterior mean itself.
+    std: standard deviation over the samples, or of the posterior; None with the direct denoiser.
+    samples: (k, *shape of the input), each a clean image that explains the noisy one equally well; None where
+    save_samples is 0.
     """
 
     mean: np.ndarray
