@@ -140,6 +140,10 @@ def test_folders_are_matched_by_name(files, scene):
     (files / "b" / "1.tif").rename(files / "b" / "1.ome.tif")  # of another format, such as denoise --format
     done = cosdd("a", "b", "--json")
     assert json.loads(done.output)["scores"]["denoised"]["mse"]["mean"] == 0
+    tifffile.imwrite(files / "b" / "1.tif", denoised[1].astype(np.float32), metadata={"axes": "YX"})
+    done = cosdd("a", "b")
+    assert "several formats" in str(done.exception)
+    (files / "b" / "1.tif").unlink()
     (files / "b" / "1.ome.tif").rename(files / "b" / "other.tif")
     done = cosdd("a", "b")
     assert isinstance(done.exception, InputError)

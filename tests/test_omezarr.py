@@ -308,6 +308,11 @@ def test_no_link_leads_out_of_the_store(tmp_path):
     (path / ".zattrs").unlink()
     (path / ".zattrs").symlink_to(secret / ".zattrs")
     assert "link" in refused(images.read, path)
+    converted = tmp_path / "b.zarr"
+    converted.mkdir()
+    (converted / ".zattrs").write_text(json.dumps({"bioformats2raw.layout": 3}))
+    (converted / "0").symlink_to(store_04(tmp_path / "other.zarr", pixels, "YX"))
+    refused(images.read, converted)
     (tmp_path / "mine.zarr").symlink_to(secret)  # a link that the user made
     np.testing.assert_array_equal(everything(tmp_path / "mine.zarr"), pixels)
 

@@ -118,6 +118,8 @@ def read_planes(source: str | Path, like: Sequence[Path] = (), axes: str | None 
         missing = [path for path in like if _name(path) not in by_name]
         if missing:
             raise InputError(f"{source}: no partner for {missing[0]}: expected a file named {_name(missing[0])}")
+        if len(by_name) < len(paths):
+            raise InputError(f"{source}: one image in several formats: keep each format in a folder of its own")
         paths = [by_name[_name(path)] for path in like]
     stacks = [planes(images.read(path, axes)) for path in paths]
     for path, stack in zip(paths, stacks, strict=True):
