@@ -58,7 +58,6 @@ def free_memory(device: torch.device) -> float:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Did an allocation fail, on a GPU or on the CPU?"""
-    return (
-        isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "alloc" in str(error).lower()
-    )
+    """Did an allocation of torch fail, on a GPU or on the CPU?"""
+    words = ("can't allocate memory", "not enough memory", "could not create a memory object")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
