@@ -60,6 +60,13 @@ def agreed(values: Sequence[float], device: torch.device) -> list[float]:
     return tensor.tolist()
 
 
+def leave() -> None:
+    """Part from the others when all have come to the end: who leaves a group open may crash while Python ends."""
+    if count() > 1 and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def part_of_noise() -> Callable[[int, torch.Size, torch.device], Tensor]:
     """Latent noise as if one process had drawn it for the whole batch: draw(level, shape, device)."""
 

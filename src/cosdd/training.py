@@ -159,6 +159,7 @@ def fit(run: Run) -> Iterator[Record]:
             validation = validate(run)
             run.seconds += time.perf_counter() - began
         yield Record(run.step, run.seconds, min(after, 1.0), lr(run), losses, validation)
+    processes.leave()
 
 
 def ended(run: Run) -> bool:
