@@ -1,0 +1,216 @@
+"""The verbs that train: `train` and `demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cosdd import commands, config, progress, writing
+from cosdd.config import InputError
+from cosdd.progress import out
+
+if TYPE_CHECKING:
+    from cosdd.data import Ready
+    from cosdd.training import Run
+
+FEW_STEPS = 300  # below this no method has learned much
+
+
+def train(
+    context: typer.Context,
+    files: commands.Files,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Model file to write (.safetensors).")] = None,
+    time_: commands.Budget = None,
+    noise_axis: Annotated[
+        str, typer.Option(help="Axis along which the noise is correlated: auto, x (rows), y (columns), z or none.")
+    ] = "auto",
+    method: commands.MethodName = None,
+    preset: commands.PresetName = None,
+    config_file: commands.ConfigFile = None,
+    settings: commands.Settings = None,
+    axes: commands.Axes = None,
+    seed: Annotated[int | None, typer.Option(help="Makes a run of a given number of steps repeatable.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run, or start one.")] = False,
+    overwrite: commands.Overwrite = False,
+) -> None:
+    """Learn the noise and the images from noisy images alone."""
+    from cosdd import checkpoint, data, images, processes, snapshot, training
+    from cosdd.denoise import Denoiser
+
+    paths = images.find(files)
+    layers = _layers(config_file, settings, time_, seed, method, preset)
+    output = output or Path(images.output_path(paths[0], Path()).with_suffix(".safetensors").name)
+    if output.suffix != ".safetensors":
+        raise InputError(f"{output}: a model file ends in .safetensors: use -o {output.with_suffix('.safetensors')}")
+    history, saved = output.with_suffix(".history.csv"), snapshot.path_for(output)
+    if processes.rank() > 0:  # the first process speaks and writes
+        if resume and output.exists() and not saved.exists():
+            return  # trained to the end already, as the first one says
+        _train_along(data.prepare(list(paths), axes, noise_axis, "tiny", *layers), saved if resume else None)
+        return
+    checkpoint.refuse_unwritable(output)
+    context.with_resource(writing.claim(output.parent, [output.name, history.name, saved.name]))
+    begun = resume and saved.exists()
+    if resume and not begun and output.exists():
+        out.print(f"{output}: trained to the end already; train it anew with --overwrite instead of --resume")
+        return
+    if saved.exists() and not (resume or overwrite):
+        raise InputError(f"{saved}: an interrupted run is here: continue it with --resume, or add --overwrite")
+    overwrite = overwrite or begun  # what an interrupted run left is an earlier state of the same model
+    for path in (output, history):
+        checkpoint.refuse_existing(path, overwrite)
+    ready = data.prepare(list(paths), axes, noise_axis, "tiny", *layers)
+    for image in ready.images:
+        out.print(image.describe())
+    if ready.inspection is not None:
+        for line in ready.inspection.lines():
+            out.print(f"  {line}")
+    run = training.start(ready.settings, ready.frames)
+    _describe_run(run, ready.notes)
+    if begun:
+        snapshot.restore(run, saved)
+        out.print(f"continuing after {run.step} steps, {run.seconds:.0f} s")
+    elif not resume:
+        saved.unlink(missing_ok=True)
+    save = snapshot.Saver(run, saved, run.settings.train.snapshot)
+    with progress.bar("training") as show, _interruptible(run, saved):
+        for record in training.fit(run):
+            show(record.progress, record.shown)
+            try:
+                save()
+            except InputError as error:  # a full disk now may have room again when the model is written
+                out.print(f"note: no snapshot: {error}")
+    trained = training.finish(run)
+    checkpoint.save(trained, output, overwrite)
+    commands.write_table(history, trained.history)
+    if training.ended(run):
+        saved.unlink(missing_ok=True)
+    last = trained.history[-1]
+    out.print(
+        f"trained {trained.steps} steps in {trained.seconds:.0f} s"
+        + (f" ({run.skipped} skipped: not finite)" if run.skipped else "")
+        + ": "
+        + ", ".join(f"{name} {last[name]:.3f}" for name in training.SHOWN if name in last)
+    )
+    if trained.steps < FEW_STEPS:
+        out.print(f"only {trained.steps} steps: barely trained; give it a longer --time, on a machine that is not busy")
+    if trained.settings.method != "cosdd":
+        learned = Denoiser(trained).noise()
+        for channel, noise in enumerate(learned):
+            out.print(f"learned noise{f' of channel {channel}' if len(learned) > 1 else ''}: {noise.describe()}")
+    out.print(f"model: {output}   history: {history}")
+    inputs = " ".join(commands.quoted(name) for name in files)
+    out.print(f"next: cosdd denoise {commands.quoted(str(output))} {inputs} -o denoised", style="bold")
+
+
+def demo(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for images, model and summary.")] = Path(
+        "demo"
+    ),
+    time_: commands.Budget = "3m",
+    method: commands.MethodName = None,
+    preset: commands.PresetName = None,
+    settings: commands.Settings = None,
+    samples: commands.Samples = 100,
+    seed: commands.Seed = 0,
+    overwrite: commands.Overwrite = False,
+) -> None:
+    """Simulate a specimen, make it noisy, train, denoise what was held out: minutes on two CPU cores."""
+    from cosdd import demo as story
+    from cosdd.training import Record
+
+    layers = _layers(None, settings, time_, seed, method, preset)
+    context.with_resource(writing.claim(output, [story.SUMMARY]))
+    summary: dict[str, Any] = {}
+    for kind, items in groupby(story.run(output, seed, overwrite, layers, samples), type):
+        if kind is dict:
+            summary = next(items)  # type: ignore[assignment]
+            continue
+        with progress.bar("training" if kind is Record else "denoising") as show:
+            for item in items:
+                if isinstance(item, Record):
+                    show(item.progress, item.shown)
+                elif isinstance(item, float):
+                    show(item)
+    for name, value in summary.items():
+        out.print(f"{name:18} {value}")
+    gain = summary["psnr_denoised"] - summary["psnr_noisy"]
+    over = summary["psnr_denoised"] - summary["psnr_gaussian"]
+    out.print(f"gain over noisy {gain:+.2f} dB, over the best Gaussian filter {over:+.2f} dB")
+    out.print(f"look at: {output / 'before_after.png'} and {output / 'report.html'}", style="bold")
+    out.print(
+        f"next: cosdd denoise {commands.quoted(str(output / 'model.safetensors'))} "
+        f"{commands.quoted(str(output / 'noisy_test.tif'))} -o {commands.quoted(str(output / 'again'))} --std",
+        style="bold",
+    )
+
+
+def _layers(
+    config_file: Path | None,
+    settings: list[str] | None,
+    budget: str | None,
+    seed: int | None,
+    method: str | None,
+    preset: str | None,
+) -> list[dict[str, Any]]:
+    """Settings in the order in which they win: file, --preset, --method, --time and --seed, --set."""
+    layers = [config.from_file(config_file)] if config_file else []
+    if preset is not None:
+        layers.append({"preset": preset})
+    if method is not None:
+        layers.append({"method": method})
+    if budget is not None:
+        layers.append({"train": {"time": budget}})
+    if seed is not None:
+        layers.append({"train": {"seed": seed}})
+    layers.append(config.from_assignments(settings or []))
+    return layers
+
+
+def _train_along(ready: Ready, saved: Path | None) -> None:
+    """The part of a process that is not the first: compute, and nothing else."""
+    from cosdd import snapshot, training
+
+    run = training.start(ready.settings, ready.frames)
+    if saved is not None and saved.exists():
+        snapshot.restore(run, saved)
+    for _ in training.fit(run):
+        pass
+
+
+def _describe_run(run: Run, notes: Sequence[str]) -> None:
+    from cosdd import device, processes
+
+    settings, frames = run.settings, run.frames
+    count = sum(parameter.numel() for parameter in run.network.parameters())
+    budget = f"{settings.train.steps} steps" if settings.train.steps else f"{settings.train.time:g} s"
+    held = f"{len(frames.validation)} held out for validation" if frames.validation else "none held out: too few"
+    bits = "bfloat16" if device.in_bfloat16(settings.train.precision, run.fabric.device) else "float32"
+    crop = " x ".join(map(str, run.edges))
+    together = f", {processes.count()} processes" if processes.count() > 1 else ""
+    out.print(
+        f"noise axis {settings.model.noise_axis}; method {settings.method}, preset {settings.preset}, "
+        f"{count / 1e6:.1f} M parameters; {len(frames.train)} frames ({held}), crops {crop}; "
+        f"{run.fabric.device.type}, {bits}{together}; budget {budget}"
+    )
+    for note in (*notes, *run.notes):
+        out.print(f"note: {note}")
+
+
+@contextmanager
+def _interruptible(run: Run, saved: Path) -> Iterator[None]:
+    """Ctrl-C ends training and keeps the best model, if there is one yet."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not run.step:
+            raise
+        out.print(f"interrupted after {run.step} steps: keeping the best model so far")
+        if saved.exists():
+            out.print("to go on with this run, give the same command with --resume")

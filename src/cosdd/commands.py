@@ -1,0 +1,107 @@
+"""What the verbs have in common: options, each file in turn, complaints in one line, exit codes, interrupts."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cosdd import config, progress, writing
+from cosdd.config import InputError
+from cosdd.progress import out
+
+OUT_OF_MEMORY = ("can't allocate memory", "annot allocate memory", "not enough memory", "bad_alloc")
+OUT_OF_MEMORY += ("could not create a primitive", "could not create a memory object")  # in words of oneDNN
+LESS_MEMORY = (
+    "train with a smaller --set train.batch or train.crop, denoise smaller images or single frames, "
+    "or use a machine with more memory"
+)
+
+Files = Annotated[
+    list[str], typer.Argument(help="Images (TIFF, OME-TIFF, OME-Zarr, PNG, npy), folders or glob patterns.")
+]
+Axes = Annotated[str | None, typer.Option(help="Axes of the files where they do not say, such as TYX, ZYX or CYX.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")]
+Seed = Annotated[int, typer.Option(help="Makes the command repeatable.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Any setting, such as train.lr=1e-3.")
+]
+MethodName = Annotated[
+    str | None, typer.Option(help="cosdd (the paper's), blind-row (quick, closed form) or auto.", show_default=False)
+]
+PresetName = Annotated[str | None, typer.Option(help=f"Where settings start from: {', '.join(config.PRESETS)}.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings from a YAML file.")]
+Budget = Annotated[str | None, typer.Option("--time", help="Training time, such as 90s, 10m or 2h.")]
+Samples = Annotated[int, typer.Option(help="Posterior samples to average.")]
+
+
+def each(paths: Sequence[Path], count: int, job: Callable[[Path], list[str]]) -> int:
+    """Do the job for each file, say what it has to say, and go on where one of several fails; returns how many did."""
+    failed = 0
+    for path in paths:
+        try:
+            written = job(path)
+        except (InputError, MemoryError, RuntimeError) as error:
+            if count == 1:
+                raise
+            failed += 1
+            complain(error if isinstance(error, InputError) else out_of_memory(error))
+            continue
+        for line in written:
+            out.print(f"  {line}")
+    return failed
+
+
+def tell_failed(failed: int, count: int) -> None:
+    if failed:
+        out.print(f"{failed} failed, each for the reason above; the others are done")
+        raise typer.Exit(2 if failed == count else 1)
+
+
+def complain(error: InputError) -> None:
+    print("cosdd: " + progress.plain(" ".join(str(error).split())), file=sys.stderr)
+
+
+def out_of_memory(error: Exception) -> InputError:
+    """The line for running out of memory: Python's, torch's on a GPU or the CPU, a C++ library's. Raises all else."""
+    text = " ".join(str(error).split())
+    if not (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(words in text for words in OUT_OF_MEMORY)
+    ):
+        raise error
+    return InputError(f"out of memory ({text or 'nothing left'}): {LESS_MEMORY}")
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """A scheduler's SIGTERM ends a run like Ctrl-C: in order."""
+    import signal
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with writing.whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, sorted({name for row in rows for name in row}))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def quoted(name: str) -> str:
+    import shlex
+
+    return shlex.quote(name)
