@@ -102,7 +102,7 @@ def test_no_two_frames_share_their_latent_noise():
 # ------------------------------------------------------------------------------------------------- tiles
 
 
-@pytest.mark.parametrize("tile", [1, 16, 24, 40])
+@pytest.mark.parametrize("tile", [12, 24, 40])
 @pytest.mark.parametrize("shape", [(57, 83), (7, 90), (61, 64)])
 @pytest.mark.parametrize("model", [{}, {"block": "supplement", "padding": "reflect", "decoder_input": "latent"}])
 def test_tiles_equal_the_whole(shape, tile, model):
@@ -119,7 +119,7 @@ def test_tiles_equal_the_whole(shape, tile, model):
 
 def test_tiles_of_volumes_equal_the_whole():
     net, noisy = denoiser(0.0, 1.0, dimensions=3), np.random.default_rng(0).normal(size=(9, 30, 41))
-    whole, tiled = (net.denoise(noisy, axes="ZYX", samples=2, tile=edge).mean for edge in (1000, 8))
+    whole, tiled = (net.denoise(noisy, axes="ZYX", samples=2, tile=edge).mean for edge in (1000, 12))
     np.testing.assert_allclose(tiled, whole, atol=1e-5 * np.ptp(whole))
 
 

@@ -13,8 +13,8 @@ SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
 ROOMS = ["config", "progress", "writing", "lazy", "zarray", "omezarr", "images", "specimen", "simulate", "metrics"]
 ROOMS += ["evaluation", "inspection", "noisefloor", "outliers", "data", "device", "processes", "model", "tensorfile"]
-ROOMS += ["checkpoint", "training", "snapshot", "generation", "latents", "tiles", "denoise", "outputs", "checks"]
-ROOMS += ["report", "demo", "commands", "cli_train", "cli", "__main__"]
+ROOMS += ["checkpoint", "training", "snapshot", "generation", "latents", "tiles", "pyramid", "denoise", "outputs"]
+ROOMS += ["checks", "report", "demo", "commands", "cli_train", "cli", "__main__"]
 
 
 def room(path: Path) -> str:

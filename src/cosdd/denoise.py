@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cosdd import checkpoint as files
-from cosdd import data, device, generation, images, latents, outliers, tiles
+from cosdd import data, device, generation, images, latents, outliers, pyramid
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.generation import Generated
@@ -23,13 +24,14 @@ from cosdd.images import Image
 from cosdd.lazy import Pixels
 from cosdd.model import COSDD, BlindRow
 from cosdd.progress import out
-from cosdd.tiles import Tile
+from cosdd.pyramid import Cut
 
 SAMPLES = 100  # the paper's number
 SMALLEST_TILE = 2**14  # pixels; where even that is too much for memory, smaller tiles will not help
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
 # Pixels that go through the networks together: as many samples as fit. Results do not depend on it.
 PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**22}
+GROUP = 8  # samples that share one encoding of a tile
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,8 @@ class Denoiser:
             if isinstance(network, BlindRow):
                 yield from self._solved(network, x, index, len(frames), settings)
             else:
-                yield from self._by_tiles(network, x, index, len(frames), settings)
+                x, window = network.padded(x)
+                yield from self._by_tiles(network, x, window, index, len(frames), settings)
             yield (index + 1) / len(frames)
 
     def _arithmetic(self, where: torch.device) -> torch.autocast:
@@ -312,81 +315,122 @@ class Denoiser:
         yield self._result(mean, std, [])
 
     def _by_tiles(
-        self, network: COSDD, x: Tensor, index: int, count: int, settings: Settings
+        self, network: COSDD, x: Tensor, window: tuple[slice, ...], index: int, count: int, settings: Settings
     ) -> Iterator[Result | float]:
         """Tile by tile, each as it would be in the whole image; in smaller tiles where memory does not suffice."""
-        padded, window = network.padded(x)
         pixels, edge = device.pixels_at_once(x.device, network.bytes_per_pixel), settings.tile
+        part, tail = network.ladder, network.signal.reach
+        if settings.direct:
+            assert network.direct is not None
+            part, tail = network.direct, 0
         while True:
-            plan = tiles.plan(padded.shape[2:], network.halo, network.stride, pixels, edge)
+            cut = pyramid.plan(part, x.shape[2:], pixels, edge, tail)
             try:
-                yield from self._tiled(network, padded, window, plan, index, count, settings)
+                for share in self._tiled(network, x, window, cut, index, settings):
+                    yield (index + share) / count if isinstance(share, float) else share
                 return
             except RuntimeError as error:
-                seen = max(tile.pixels for tile in plan)
+                seen = max(tile.pixels for tile in cut.tiles)
                 if not device.out_of_memory(error) or seen <= SMALLEST_TILE:
                     raise
                 pixels, edge = seen // 2, None
                 out.print(f"note: out of memory with {seen:,} pixels at once; going on with half as many")
 
     def _tiled(
-        self,
-        network: COSDD,
-        padded: Tensor,
-        window: tuple[slice, ...],
-        plan: list[Tile],
-        index: int,
-        count: int,
-        settings: Settings,
+        self, network: COSDD, x: Tensor, window: tuple[slice, ...], cut: Cut, index: int, settings: Settings
     ) -> Iterator[Result | float]:
-        mean, squares = torch.zeros_like(padded), torch.zeros_like(padded)
-        kept = [torch.zeros_like(padded) for _ in range(settings.save_samples)]
-        for number, tile in enumerate(plan):
-            seen, inner = padded[(..., *tile.seen)], (..., *tile.inner)
-            if settings.direct:
-                assert network.direct is not None
-                with self._arithmetic(seen.device):
-                    mean[inner] = network.direct(seen)[(..., *tile.within)].float()
-                yield (index + (number + 1) / len(plan)) / count
-                continue
-            parts = mean[inner], squares[inner], [sample[inner] for sample in kept]
-            for share in self._sampled(network, seen, tile, index, settings, *parts):
-                yield (index + (number + share) / len(plan)) / count
+        """A padded image: yields the share done, then the Result."""
+        rounds = 1 if settings.direct else settings.samples
+        rounds_in_all = rounds + cut.has_coarse  # the way up to the coarse levels counts as one
+        mean, squares = torch.zeros_like(x), torch.zeros_like(x)
+        coarse: list[Tensor] = []
+        kept = [torch.zeros_like(x) for _ in range(settings.save_samples)]
+        for share, features in pyramid.coarse(cut, x, partial(self._arithmetic, x.device)):
+            coarse = features
+            yield share / rounds_in_all
+        if settings.direct:
+            shares = self._directly(network, x, cut, coarse, mean)
+        else:
+            shares = self._sampled(network, x, cut, coarse, index, settings, mean, squares, kept)
+        for done in shares:
+            yield (done + cut.has_coarse) / rounds_in_all
         std = None if settings.direct else torch.sqrt(squares[window] / max(settings.samples - 1, 1))
         yield self._result(mean[window], std, [sample[window].cpu() for sample in kept])
+
+    def _directly(self, network: COSDD, x: Tensor, cut: Cut, coarse: list[Tensor], mean: Tensor) -> Iterator[float]:
+        """The direct denoiser's estimate, into ``mean``; yields the share done."""
+        direct, down = network.direct, None
+        assert direct is not None
+        if coarse:
+            with self._arithmetic(x.device):
+                down = direct.top_down(coarse, first=cut.level)
+        for number, tile in enumerate(cut.tiles):
+            with self._arithmetic(x.device):
+                features, _ = direct.climb(x[(..., *tile.seen)], stop=cut.level)
+                part = direct.top_down(features, down=cut.seen(down, tile))
+            mean[(..., *tile.inner)] = part[(..., *tile.within)].float()
+            yield (number + 1) / len(cut.tiles)
 
     def _sampled(
         self,
         network: COSDD,
-        seen: Tensor,
-        tile: Tile,
+        x: Tensor,
+        cut: Cut,
+        coarse: list[Tensor],
         index: int,
         settings: Settings,
         mean: Tensor,
         squares: Tensor,
         kept: list[Tensor],
     ) -> Iterator[float]:
-        """Sample the clean image of a tile into the mean and what is given beside it; yields the share done."""
-        with self._arithmetic(seen.device):
-            features = network.ladder.bottom_up(seen)
-        at_once = max(1, PIXELS_AT_ONCE.get(seen.device.type, 2**20) // seen[0, 0].numel())
-        origin = [span.start for span in tile.seen]
-        window = (slice(None), slice(None), *tile.within)
-        done = 0
-        while done < settings.samples:
-            batch = range(done, min(done + at_once, settings.samples))
-            repeated = [feature.expand(len(batch), *feature.shape[1:]) for feature in features]
-            draw = latents.addressed(settings.seed, index, batch, origin, network.ladder.strides)
-            with self._arithmetic(seen.device):
-                drawn = network.sample(repeated, window, draw).float()
-            for sample in drawn.split(1):  # Welford
-                if done < len(kept):
-                    kept[done].copy_(sample)
-                done += 1
-                step = sample - mean
-                mean += step / done
-                squares += step * (sample - mean)
-            yield done / settings.samples
+        """Sample clean images into the mean and what is given beside it; yields how many are done."""
+        features: list[Tensor] = []
+        for group in _batches(range(settings.samples), GROUP):
+            down = self._down(network, cut, coarse, index, settings.seed, group)
+            for number, tile in enumerate(cut.tiles):
+                seen, inner = x[(..., *tile.seen)], (..., *tile.inner)
+                window, origin = (slice(None), slice(None), *tile.within), [span.start for span in tile.seen]
+                if not features or len(cut.tiles) > 1:
+                    features = []  # not two at a time
+                    with self._arithmetic(x.device):
+                        features, _ = network.ladder.climb(seen, stop=cut.level)
+                for batch in _batches(group, _together(seen)):
+                    draw = latents.addressed(settings.seed, index, batch, origin, network.ladder.sight.strides)
+                    above = cut.seen(None if down is None else down[[sample - group.start for sample in batch]], tile)
+                    with self._arithmetic(x.device):
+                        drawn = network.sample(_repeated(features, batch), window, draw, above)
+                    for done, sample in zip(batch, drawn.split(1), strict=True):  # Welford
+                        if done < len(kept):
+                            kept[done][inner] = sample
+                        step = sample - mean[inner]
+                        mean[inner] += step / (done + 1)
+                        squares[inner] += step * (sample - mean[inner])
+                yield group.start + len(group) * (number + 1) / len(cut.tiles)
+
+    def _down(
+        self, network: COSDD, cut: Cut, coarse: list[Tensor], index: int, seed: int, group: range
+    ) -> Tensor | None:
+        """What comes down from the coarse levels of the whole image for each sample of a group."""
+        ladder, down = network.ladder, []
+        for batch in _batches(group, _together(coarse[0])) if coarse else ():
+            origin = [0] * (coarse[0].dim() - 2)
+            draw = latents.addressed(seed, index, batch, origin, ladder.sight.strides)
+            with self._arithmetic(coarse[0].device):
+                down.append(ladder.top_down(_repeated(coarse, batch), draw, with_kl=False, first=cut.level)[0])
+        return torch.cat(down) if down else None
+
+
+def _batches(samples: range, size: int) -> Iterator[range]:
+    return (samples[start : start + size] for start in range(0, len(samples), size))
+
+
+def _together(x: Tensor) -> int:
+    """How many samples may go through the networks side by side."""
+    return max(1, PIXELS_AT_ONCE.get(x.device.type, 2**20) // x[0, 0].numel())
+
+
+def _repeated(features: Sequence[Tensor], batch: range) -> list[Tensor]:
+    return [feature.expand(len(batch), *feature.shape[1:]) for feature in features]
 
 
 def _opened(source: np.ndarray | Image | str | Path, axes: str | None) -> Image:

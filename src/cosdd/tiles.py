@@ -27,6 +27,14 @@ class Tile:
             for inner, seen in zip(self.inner, self.seen, strict=True)
         )
 
+    def at(self, stride: int) -> Tile:
+        """The same tile on a level that has one pixel to ``stride`` of the image."""
+
+        def scaled(spans: tuple[slice, ...]) -> tuple[slice, ...]:
+            return tuple(slice(span.start // stride, span.stop // stride) for span in spans)
+
+        return Tile(scaled(self.inner), scaled(self.seen))
+
 
 def plan(space: Sequence[int], halo: int, stride: int, pixels: int, edge: int | None = None) -> list[Tile]:
     """Cut an image of size ``space`` into tiles that look ``halo`` pixels beyond themselves.

@@ -111,12 +111,6 @@ class COSDD(nn.Module):
         return terms
 
     @property
-    def halo(self) -> int:
-        """How far beyond itself a tile must see, by samples or directly; it begins and ends at multiples of stride."""
-        first, last = self.ladder.sees(-self.signal.reach, self.stride - 1 + self.signal.reach)
-        return max(-first, last - (self.stride - 1), 0 if self.direct is None else self.direct.reach)
-
-    @property
     def bytes_per_pixel(self) -> int:
         """About what one pixel takes while it is denoised: the finest features, as many as live at a time."""
         return 4 * 7 * max(self.settings.features, self.settings.signal_features, self.settings.direct_features)
@@ -131,10 +125,17 @@ class COSDD(nn.Module):
         return self.ladder.bottom_up(padded), window
 
     def sample(
-        self, features: Sequence[Tensor], window: tuple[slice, ...], draw: Draw = fresh_noise
+        self,
+        features: Sequence[Tensor],
+        window: tuple[slice, ...],
+        draw: Draw = fresh_noise,
+        down: Tensor | None = None,
     ) -> Float[Tensor, "b c *space"]:
-        """One clean image per noisy one, drawn from the posterior (supplement section 1)."""
-        code, _ = self.ladder.top_down(features, draw, with_kl=False)
+        """One clean image per noisy one, drawn from the posterior (supplement section 1).
+
+        down: what comes from the levels that have no part in ``features``, where there are any.
+        """
+        code, _ = self.ladder.top_down(features, draw, with_kl=False, down=down)
         return self.signal(code)[window]
 
     def denoise_directly(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:

@@ -65,6 +65,11 @@ def hand_over(h: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
     return h.contiguous(memory_format=layout)
 
 
+def at_least_float32(h: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+    """Of networks in bfloat16, what must not be rounded so."""
+    return h.to(torch.promote_types(h.dtype, torch.float32))
+
+
 class Stem(nn.Module):
     """The first convolution, in float32: bfloat16 would round the grey values themselves."""
 

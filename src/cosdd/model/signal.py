@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cosdd.model.layers import convolution
+from cosdd.model.layers import at_least_float32, convolution
 
 
 class SignalDecoder(nn.Module):
@@ -35,4 +35,4 @@ class SignalDecoder(nn.Module):
     def forward(self, code: Float[Tensor, "b s *space"]) -> Float[Tensor, "b c *space"]:
         h = self.hidden(code)
         with torch.autocast(code.device.type, enabled=False):
-            return self.head(h.float())
+            return self.head(at_least_float32(h))
