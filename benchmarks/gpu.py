@@ -6,7 +6,9 @@ there, so that what is cut off by a time limit is only the rest:
 checks      loss terms and denoised images of both methods on the CPU and on the GPU, float32: largest difference
 training    updates and crops per second of each preset, and its peak memory
 denoising   megapixels per second of each method, 1024 x 1024
-noise       seconds for 1000 noise samples of a 256 x 256 image from the noise decoder
+noise       seconds for 1000 noisy versions of a 256 x 256 image by `generate`
+sampler     the same without what is around it: 10,000 samples of one code, of the decoders of two presets, and a
+            single one, whose time is that of starting the kernels: what a CUDA graph could save at most
 quality     PSNR after the rest of the time, shared by blind-row and cosdd tiny, on ``stripe`` and ``heavy``
 
 Runs on a CPU too (``--minutes 1``), to see that it works. Results go to ``$OUT/gpu.json`` where OUT is set.
@@ -18,12 +20,13 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import cosdd
 from benchmarks.record import RESULTS, machine, origin
@@ -31,6 +34,7 @@ from cosdd import config, data, device, generation, metrics, simulate, training
 from cosdd.checkpoint import Checkpoint
 from cosdd.data import Frames
 from cosdd.denoise import Denoiser
+from cosdd.model import COSDD
 from cosdd.specimen import specimen
 
 PRESETS = {
@@ -63,6 +67,8 @@ def main() -> None:
     for name in ("blind-row", "cosdd tiny"):
         keep(f"denoising {name}", attempt(lambda name=name: denoising(name, 256 if quick else 1024)))
     keep("noise", attempt(lambda: sampling(noisy["stripe"], 4 if quick else 1000)))
+    for name in ("cosdd tiny",) if quick else ("cosdd tiny", "large"):
+        keep(f"sampler {name}", attempt(lambda name=name: sampler(name, 8 if quick else 10_000)))
     jobs = [(name, kind) for kind in noisy for name in ("blind-row", "cosdd tiny")]
     for number, (name, kind) in enumerate(jobs):
         left = 60 * asked.minutes - (time.perf_counter() - began)
@@ -171,6 +177,34 @@ def sampling(noisy: np.ndarray, count: int) -> dict[str, float]:
         pass
     synchronise()
     return {"samples": count, "seconds": round(time.perf_counter() - began, 2)}
+
+
+@torch.inference_mode()
+def sampler(name: str, count: int, edge: int = 256) -> dict[str, float]:
+    """Random numbers are drawn where the network is, and of the samples only the mean is kept."""
+    torch.manual_seed(0)
+    where = device.best()
+    model = config.build(PRESETS[name][0], PRESETS[name][1], {"model": {"noise_axis": "x"}}).model
+    network = COSDD(model).to(where).eval()
+    code = torch.randn(1, network.ladder.code_channels, edge, edge, device=where)
+
+    def drawn(samples: int) -> Tensor:
+        shape = (samples, 1, 1, edge, edge)
+        return network.noise.sample(code, torch.rand(shape, device=where), torch.randn(shape, device=where)).mean(0)
+
+    def seconds(counts: Iterable[int]) -> float:
+        synchronise()
+        began = time.perf_counter()
+        for some in counts:
+            drawn(some)
+        synchronise()
+        return time.perf_counter() - began
+
+    drawn(1)
+    together = min(count, 500)
+    one = seconds([1])
+    many = seconds([together] * (count // together))
+    return {"samples": count, "size": edge, "seconds": round(many, 2), "seconds_of_one": round(one, 3)}
 
 
 def quality(name: str, noisy: np.ndarray, clean: np.ndarray, seconds: float) -> dict[str, float]:

@@ -118,7 +118,7 @@ def _panel(panel: Panel, colours: dict[str, str]) -> list[str]:
 def ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers from low to high."""
     step = 10.0 ** math.floor(math.log10((high - low) or 1.0))
-    step = next(step * share for share in (1, 0.5, 0.2, 0.1) if (high - low) / (step * share) >= 2.5)
+    step = next(step * share for share in (5, 2, 1, 0.5, 0.2) if (high - low) / (step * share) >= 2.5)
     first = math.ceil(low / step - 1e-9)
     return [round(n * step, 10) for n in range(first, math.floor(high / step + 1e-9) + 1)]
 

@@ -106,8 +106,10 @@ def run(size: Size, sets: list[str], methods: list[str], folder: Path) -> dict[s
         images = SETS[name](0, max(2, size.tested // 2))
         model = trained(name, images.train, "x", "cosdd", size.steps["cosdd"], size, folder)
         draws = [two_draws(model.denoiser, noisy, size.drawn, seed) for seed, noisy in enumerate(images.test)]
-        noisy = model.denoiser.checkpoint.statistics.normalise(images.test[:1, None])[0, 0]
-        side_by_side(noisy, draws[0])
+        assert images.truth is not None
+        scenes = np.stack([images.test[0], images.truth[0]])[:, None]
+        noisy, clean = model.denoiser.checkpoint.statistics.normalise(scenes)[:, 0]
+        side_by_side(noisy, clean, draws[0])
         found = {"images": len(draws), "noisy_images_drawn": size.drawn}
         results[f"{name} cosdd"] = measured(draws) | found | model.facts
     return results
@@ -117,18 +119,17 @@ def summarise(results: Mapping[str, Any]) -> None:
     """Each row says all by itself."""
 
 
-def side_by_side(noisy: np.ndarray, draws: dict[str, np.ndarray], edge: int = 96) -> None:
+def side_by_side(noisy: np.ndarray, clean: np.ndarray, draws: dict[str, np.ndarray], edge: int = 96) -> None:
     """Above the images of both draws, by both ways; below how the draws differ, by both ways, and how the ways do."""
     (one, two), (first, second) = draws["signal"], draws["halves"].mean(1)
-    spread = 3 * float((one - two).std())
-    low, high = float(one.min()), float(one.max())
     above = [("noisy", noisy), ("draw 1: signal decoder", one), ("mean of noisy images", first),
              ("draw 2: signal decoder", two), ("mean of noisy images", second)]  # fmt: skip
-    below = [("draw 1 - draw 2:", one * 0), ("by the signal decoder", one - two), ("by the mean", first - second),
-             ("decoder - mean, draw 1", one - first), ("decoder - mean, draw 2", two - second)]  # fmt: skip
+    below = [("clean (never seen)", clean), ("draw 1 - 2: decoder", one - two), ("draw 1 - 2: means", first - second),
+             ("decoder - mean: draw 1", one - first), ("decoder - mean: draw 2", two - second)]  # fmt: skip
     cut = (slice(16, 16 + edge), slice(16, 16 + edge))
     rows = [[(caption, image[cut]) for caption, image in row] for row in (above, below)]
-    figures.grid(figures.IMAGES / PICTURE, rows, [[(low, high)] * 5, [(-spread, spread)] * 5], zoom=2)
+    greys, spread = (float(clean.min()), float(clean.max())), 3 * float((one - two).std())
+    figures.grid(figures.IMAGES / PICTURE, rows, [[greys] * 5, [greys, *[(-spread, spread)] * 4]], zoom=2)
 
 
 def table(results: Mapping[str, Any]) -> list[str]:
