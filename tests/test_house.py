@@ -14,7 +14,7 @@ SOURCE = Path(cosdd.__file__).parent
 ROOMS = ["config", "progress", "writing", "lazy", "zarray", "omezarr", "images", "specimen", "simulate", "metrics"]
 ROOMS += ["evaluation", "inspection", "noisefloor", "outliers", "data", "device", "processes", "model", "tensorfile"]
 ROOMS += ["checkpoint", "training", "snapshot", "generation", "latents", "tiles", "pyramid", "denoise", "outputs"]
-ROOMS += ["checks", "report", "demo", "commands", "cli_train", "cli", "__main__"]
+ROOMS += ["checks", "report", "demo", "commands", "witness", "cli_train", "cli", "__main__"]
 
 
 def room(path: Path) -> str:

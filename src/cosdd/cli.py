@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from cosdd import __version__, cli_train, commands, config, progress, writing
+from cosdd import __version__, cli_train, commands, config, progress, witness, writing
 from cosdd.config import InputError
 from cosdd.progress import out
 
@@ -314,12 +314,12 @@ app.command()(cli_train.demo)
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 some files of a batch failed, 2 the input was at fault."""
     try:
-        with commands.terminable():
+        with witness.beside(commands.LESS_MEMORY), commands.terminable():
             app()
     except InputError as error:
         commands.complain(error)
         sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, ImportError, OSError) as error:
         commands.complain(commands.out_of_memory(error))
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:

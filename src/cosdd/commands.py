@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from cosdd.progress import out
 
 OUT_OF_MEMORY = ("can't allocate memory", "annot allocate memory", "not enough memory", "bad_alloc")
 OUT_OF_MEMORY += ("could not create a primitive", "could not create a memory object")  # in words of oneDNN
+OUT_OF_MEMORY += ("failed to map segment", "cannot create shared object descriptor")  # of a library that is loaded
 LESS_MEMORY = (
     "train with a smaller --set train.batch or train.crop, denoise smaller images or single frames, "
     "or use a machine with more memory"
@@ -72,6 +74,7 @@ def out_of_memory(error: Exception) -> InputError:
     text = " ".join(str(error).split())
     if not (
         isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or type(error).__name__ == "OutOfMemoryError"
         or any(words in text for words in OUT_OF_MEMORY)
     ):

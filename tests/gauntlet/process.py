@@ -76,7 +76,8 @@ class Cosdd:
     """One running command. ``memory``, ``disk``: limits in bytes. ``back``: with a clock that goes backwards.
     ``watched``: what it must not do is written to ``seen``.
 
-    ``forked`` off: a new interpreter, `python -m cosdd`, which first has to import everything.
+    ``forked`` off: a new interpreter, `python -m cosdd`, which first has to import everything; ``memory`` is then all
+    that it may take, as `ulimit -v` has it, not what it may take beside the libraries.
     """
 
     count = 0
@@ -105,7 +106,9 @@ class Cosdd:
             self.wait, self.code = process.join, lambda: process.exitcode
         else:
             with self.log.with_suffix(".out").open("w") as out, self.log.with_suffix(".err").open("w") as err:
-                process = subprocess.Popen([sys.executable, "-m", "cosdd", *given], cwd=folder, stdout=out, stderr=err)
+                limit = [] if memory is None else ["bash", "-c", f'ulimit -v {memory // 1024}; exec "$@"', "bash"]
+                line = [*limit, sys.executable, "-m", "cosdd", *given]
+                process = subprocess.Popen(line, cwd=folder, stdout=out, stderr=err)
             self.wait, self.code = process.wait, process.poll
         assert process.pid is not None
         self.pid = process.pid

@@ -317,10 +317,14 @@ def test_a_folder_that_cannot_be_written(folder):
 # --------------------------------------------------------------------------------------------------- memory
 
 
-@pytest.mark.parametrize("megabytes", [1, 10, 40, 60, 100, 200, 400] if FULL else [60])
-def test_out_of_memory_is_said_in_a_line(folder, megabytes):
+def large(folder: Path) -> None:
     large = np.random.default_rng(0).normal(1000, 100, (1, 1200, 1200)).astype(np.float32)
     tifffile.imwrite(folder / "large.tif", large, metadata={"axes": "TYX"})
+
+
+@pytest.mark.parametrize("megabytes", [1, 10, 40, 60, 100, 200, 400] if FULL else [60])
+def test_out_of_memory_is_said_in_a_line(folder, megabytes):
+    large(folder)
     train = ["train", "large.tif", "-o", "m.safetensors", "--noise-axis", "x", "--method", "cosdd"]
     commands = [
         ["denoise", "given.safetensors", "large.tif", "image0.tif", "-o", "out", "--samples", "1"],
@@ -344,6 +348,66 @@ def test_out_of_memory_is_said_in_a_line(folder, megabytes):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         outcome = {0: "worked", -signal.SIGSEGV: "ended by a fault in a library"}.get(code, "one line")
         count("out of memory", outcome)
+
+
+@pytest.mark.parametrize("megabytes", [70, 300, 600, 940] if FULL else [600])
+def test_less_memory_than_the_libraries_need_is_refused_before_they_are_loaded(folder, megabytes):
+    began = time.process_time()
+    for arguments in (["inspect", "image0.tif"], QUICK)[: 2 if FULL else 1]:
+        run = Cosdd(folder, *arguments, memory=megabytes * 2**20, forked=False)
+        assert run.end() == 2
+        assert "expected at least 1000 MB" in line(run)
+        assert not outputs(folder)
+        count("less memory than the libraries need", "one line")
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.skipif(not FULL, reason="each loads all libraries anew")
+@pytest.mark.parametrize("megabytes", range(960, 1280, 20))
+def test_where_a_library_crashes_for_want_of_memory_a_line_says_so(folder, megabytes):
+    large(folder)
+    for arguments in (
+        ["denoise", "given.safetensors", "large.tif", "-o", "out", "--samples", "1"],
+        ["train", "large.tif", "-o", "m.safetensors", "--noise-axis", "x", "--set", "train.steps=1"],
+        ["report", "given.safetensors", "large.tif", "-o", "page.html"],
+    ):
+        run = Cosdd(folder, *arguments, memory=megabytes * 2**20, forked=False)
+        code = run.end()
+        assert code in (0, 2) or code < 0
+        if code:
+            said = last_line(run)
+            assert "out of memory" in said or (code < 0 and "ended by force" in said), said
+        left = {path.name for path in folder.rglob("*") if not path.name.startswith(".")}
+        assert not left & {"page.html", "m.safetensors"} or code == 0
+        outcome = "worked" if code == 0 else "one line" if code == 2 else "a fault in a library, said in a line"
+        count("out of memory, libraries loaded anew", outcome)
+        for entry in outputs(folder):
+            if entry.name != "large.tif":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV] if FULL else [signal.SIGSEGV])
+def test_a_run_that_is_ended_by_force_is_said_to_be(folder, number):
+    """As the system does where memory runs out, or a library that crashes; nothing but the line is left of it."""
+    arguments = ["denoise", "given.safetensors", "image0.tif", "-o", "out"]
+    run = Cosdd(folder, *arguments, "--samples", "100000", forked=False)
+    assert run.until(lambda: "image0.tif" in run.said), run.complaints
+    run.send(number)
+    assert run.end() == -number
+    assert "ended by force" in last_line(run)
+    again = Cosdd(folder, *arguments, "--samples", "1", forked=not FULL)
+    assert again.end() == 0
+    assert again.complaints == ""
+    assert not hidden(folder)
+    count("ended by force", "said in a line by the witness")
+
+
+def last_line(run: Cosdd) -> str:
+    """The last complaint, which a witness may make a moment after the run's end."""
+    end = time.perf_counter() + 20
+    while not run.complaints.endswith("\n") and time.perf_counter() < end:
+        time.sleep(0.01)
+    return run.complaints.strip().splitlines()[-1]
 
 
 # ---------------------------------------------------------------------------------------------------- clock
