@@ -36,7 +36,7 @@ def cosdd_model(**model) -> Denoiser:
 
 
 def some_noise(channels=1) -> RowNoise:
-    """Of every kind: white and correlated, both growing with the signal, and offsets."""
+    """Of every kind: white and correlated, both changing with the signal, offsets and a wave."""
     noise = RowNoise(channels)
     with torch.no_grad():
         noise.kernel[:, 7:10] = Tensor([1.0, -0.7, 0.3])
@@ -45,6 +45,9 @@ def some_noise(channels=1) -> RowNoise:
             (noise.log_correlated, 0.4), (noise.log_correlated_gain, 0.3), (noise.log_offset, 0.2),
         ):  # fmt: skip
             parameter.fill_(np.log(value))
+        noise.bend[0, :, :4], noise.bend[1, :, 5:] = 0.5, -0.4
+        noise.log_wave.fill_(np.log(0.2))
+        noise.frequency.fill_(0.9)
     return noise
 
 
@@ -86,6 +89,7 @@ def test_noise_in_grey_values_is_that_which_the_model_describes():
     """Variance against signal, on an offset where float32 has few digits left."""
     model = blind_row(mean=1e6, std=50.0)
     model.checkpoint.network.noise = some_noise()  # type: ignore[union-attr]
+    model.checkpoint.network.noise.bend.data.zero_()  # type: ignore[union-attr]
     described = model.noise()[0]
     for grey in (1e6, 1e6 + 100):
         made = model.generate(np.full((300, 300), grey, np.float32), seed=3)

@@ -21,7 +21,10 @@ from cosdd.config import InputError
 from cosdd.data import Statistics
 from cosdd.model import COSDD, BlindRow, build
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+OLDEST = 2  # format that is still read
+# Tensors that files of format 2 do not have yet. Their initial values mean: nothing of the kind.
+SINCE_3 = {f"noise.{name}" for name in ("bend", "log_wave", "pitch", "knots", "frequency")}
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def load(path: str | Path) -> Checkpoint:
                 raise InputError(f"{path}: the model's header is damaged ({_brief(error)})") from None
             with torch.device("meta"):  # shapes only, nothing allocated
                 wanted = build(settings).state_dict()
+            later = SINCE_3 - set(file.entries) if file.metadata["format_version"] == "2" else set()
+            wanted = {name: value for name, value in wanted.items() if name not in later}
             if set(wanted) != set(file.entries):
                 raise InputError(f"{path}: the model's tensors do not fit its settings")
             for name, value in wanted.items():
@@ -106,7 +111,7 @@ def load(path: str | Path) -> Checkpoint:
         raise InputError(f"{path}: not a model file, or damaged ({_brief(error)})") from None
     with torch.random.fork_rng(devices=[]):
         network = build(settings)  # no larger than the file, now that it fits
-    network.load_state_dict(weights, assign=True)
+    network.load_state_dict(weights, assign=True, strict=not later)
     return Checkpoint(settings, statistics, network.eval(), history, steps, seconds, version)
 
 
@@ -117,7 +122,7 @@ def _refuse_other_formats(path: Path, metadata: Mapping[str, str]) -> None:
             f"{path}: model format {found or 'unknown'}, this cosdd {__version__} reads up to {FORMAT_VERSION}: "
             "update cosdd (pip install -U cosdd)"
         )
-    if int(found) < FORMAT_VERSION:
+    if int(found) < OLDEST:
         raise InputError(f"{path}: made by an older cosdd, whose networks were built differently: train it again")
 
 

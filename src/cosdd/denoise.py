@@ -55,20 +55,29 @@ class Noise:
 
     row_offset: standard deviation of what a whole row has in common; a part of that variance.
     autocorrelation: along the row at lags 1, 2, ... pixels, where the image has its average brightness.
+    by_brightness: (grey value, variance) where no straight line describes the variance, and the above is only the
+    best one; else empty. wave: standard deviation of a wave along the row, and its period in pixels; 0 and 0 where
+    there is none.
     """
 
     gain: float
     variance_at_zero: float
     row_offset: float
     autocorrelation: tuple[float, ...]
+    by_brightness: tuple[tuple[float, float], ...] = ()
+    wave: tuple[float, float] = (0.0, 0.0)
 
     def describe(self) -> str:
         """One line for people."""
         lags = " ".join(f"{value:+.2f}" for value in self.autocorrelation[:5])
+        sign = "-" if self.variance_at_zero < 0 else "+"
+        variance = f"variance = {self.gain:.3g} x grey value {sign} {abs(self.variance_at_zero):.3g}"
+        if self.by_brightness:
+            variance = "variance by grey value " + ", ".join(f"{s:.3g}: {v:.3g}" for s, v in self.by_brightness)
+        size, period = self.wave
         return (
-            f"variance = {self.gain:.3g} x grey value {'-' if self.variance_at_zero < 0 else '+'} "
-            f"{abs(self.variance_at_zero):.3g}, correlation at lags 1 to 5: {lags}, "
-            f"row offsets of standard deviation {self.row_offset:.2g}"
+            f"{variance}; correlation at lags 1 to 5: {lags}, row offsets of standard deviation {self.row_offset:.2g}"
+            + (f", a wave of standard deviation {size:.2g} and period {period:.3g} pixels" if size else "")
         )
 
 
@@ -216,14 +225,24 @@ class Denoiser:
             raise InputError(
                 "a COSDD model describes its noise by samples, not by numbers: train with --method blind-row"
             )
-        learned = network.noise_model()
+        learned = network.noise.described()
         mean, std = np.asarray(statistics.mean), np.asarray(statistics.std)
         gain = std * learned["gain"]
         at_zero = std**2 * learned["variance"] - gain * mean
         row_offset = std * np.sqrt(learned["row_offset"])
-        lags = [tuple(channel) for channel in learned["autocorrelation"].tolist()]
-        values = zip(gain.tolist(), at_zero.tolist(), row_offset.tolist(), lags, strict=True)
-        return [Noise(*channel) for channel in values]
+        wave, period = std * np.sqrt(learned["wave"]), learned["period"]
+        knots, bent = std[:, None] * learned["knots"] + mean[:, None], std[:, None] ** 2 * learned["bent"]
+        return [
+            Noise(
+                gain=float(gain[c]),
+                variance_at_zero=float(at_zero[c]),
+                row_offset=float(row_offset[c]),
+                autocorrelation=tuple(learned["autocorrelation"][c].tolist()),
+                by_brightness=tuple(zip(knots[c].tolist(), bent[c].tolist(), strict=False)),
+                wave=(float(wave[c]), float(period[c])),
+            )
+            for c in range(len(mean))
+        ]
 
     def frames(self, image: Image, may_be_flat: bool = False) -> Pixels:
         """The image as (n, c, *space). Raises InputError where dimensions, channels or pixels do not fit.

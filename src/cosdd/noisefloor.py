@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-LAGS = 16
+LAGS = 32  # a wave along the line shows where its correlation does not fade
 BINS = 8  # of brightness
 GUESS = 0.5  # share of structure beyond which the result is a guess
 _AWAY = 4  # brightness is read from lines at least so far away, which share no noise with the differences
@@ -83,15 +83,18 @@ def _channel(images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarr
 def _covariance(differences: list[np.ndarray], bins: list[np.ndarray]) -> np.ndarray:
     """(bins, lags): mean product of pixels that many pixels apart, each pair counted for both its ends."""
     lags = min(LAGS, max(d.shape[-1] for d in differences))
+    wholes = [np.bincount(b.ravel(), minlength=BINS) for b in bins]
     result = np.zeros((BINS, lags))
     for lag in range(lags):
         total, count = np.zeros(BINS), np.zeros(BINS)
-        for d, b in zip(differences, bins, strict=True):
+        for d, b, whole in zip(differences, bins, wholes, strict=True):
             if lag >= d.shape[-1]:
                 continue
             product = (d[..., lag:] * d[..., : d.shape[-1] - lag]).ravel()
             for end in (b[..., lag:], b[..., : d.shape[-1] - lag]):
                 total += np.bincount(end.ravel(), product, BINS)
-                count += np.bincount(end.ravel(), minlength=BINS)
+            count += 2 * whole  # of all pixels, less those that have no partner
+            for rim in (b[..., :lag], b[..., d.shape[-1] - lag :]):
+                count -= np.bincount(rim.ravel(), minlength=BINS)
         result[:, lag] = total / np.maximum(count, 1)
     return result

@@ -20,24 +20,18 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from cosdd.config import InputError
 from cosdd.model.layers import fill_missing
+from cosdd.model.rownoise import RowNoise
 from cosdd.model.unet import UNet
-from cosdd.noisefloor import NoiseFloor
 
 AXIS = {"x": -1, "none": -1, "y": -2, "z": -3}
-# Normalised images have unit variance; white noise below this (1 % of the image's standard deviation) is never
-# learned, which keeps every covariance safely positive definite in float32.
-FLOOR = 1e-4
 NUGGET = 1e-5
 UNKNOWN = 1e4  # variance of the noise of a pixel that is missing: its value says nothing
-DOUBTFUL = 0.2  # share of structure at which the measured noise counts half
 
 
 # --- Gaussian rows --------------------------------------------------------------------------------------------
@@ -65,9 +59,9 @@ class RowEvidence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, residual, white, scale, kernel, offset, factors, kernels):
+    def forward(ctx: Any, residual, white, scale, kernel, steady, factors, kernels):
         covariance = signal_covariance(factors, kernels)
-        covariance.addcmul_(scale[..., :, None] * kernel, scale[..., None, :]).add_(offset)
+        covariance.addcmul_(scale[..., :, None] * kernel, scale[..., None, :]).add_(steady)
         diagonal = covariance.diagonal(dim1=-2, dim2=-1)
         diagonal.add_(white + NUGGET * diagonal.amax(-1, keepdim=True))
         cholesky = torch.linalg.cholesky(covariance)
@@ -86,116 +80,11 @@ class RowEvidence(torch.autograd.Function):
         g.sub_(a[..., :, None] * a[..., None, :]).mul_(0.5 * upstream[..., None, None])
         to_factors = torch.stack([2 * factors[..., k, :, :] @ (g * kernels[k]) for k in range(len(kernels))], -3)
         to_white = g.diagonal(dim1=-2, dim2=-1)
-        to_offset = g.sum((-3, -2, -1)).reshape(-1, 1, 1, 1)
+        to_steady = g.sum(-3, keepdim=True)
         scaled = g * scale[..., None, :]
         to_scale = 2 * (scaled * kernel).sum(-1)
         to_kernel = scaled.mul_(scale[..., :, None]).sum(-3, keepdim=True)
-        return upstream[..., None] * a, to_white, to_scale, to_kernel, to_offset, to_factors, None
-
-
-class RowNoise(nn.Module):
-    """What a sensor or a scan adds to a row, in a few global numbers per channel (normalised units).
-
-    Variance of the white part: `white + white_gain * signal`; of the part that is correlated along the row:
-    `correlated + correlated_gain * signal`, with the autocorrelation of a short learned kernel (valid for every
-    kernel, of either sign); and one offset per row.
-    """
-
-    def __init__(self, channels: int, taps: int = 15) -> None:
-        super().__init__()
-        self.measured_at: Tensor
-        self.measured: Tensor | None
-        self.measured_weight: Tensor
-        for name in ("measured_at", "measured", "measured_weight"):
-            self.register_buffer(name, None, persistent=False)
-
-        def positive(value: float) -> nn.Parameter:
-            return nn.Parameter(torch.full((channels,), math.log(value)))
-
-        # Where nothing was measured (`start_at`) noise explains everything at first and the signal's share grows from
-        # there: started small, the noise never catches up with a flexible signal covariance.
-        self.log_white, self.log_white_gain = positive(0.5), positive(0.12)
-        self.log_correlated, self.log_correlated_gain = positive(0.5), positive(0.03)
-        self.log_offset = positive(1e-3)
-        lag = torch.arange(taps) - taps // 2
-        self.kernel = nn.Parameter(torch.exp(-0.5 * (lag / 0.45) ** 2).repeat(channels, 1))
-
-    def white(self, signal: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w"]:
-        """Variance of the white part where the clean image is `signal`."""
-        variance = self.log_white.exp()[:, None, None] + self.log_white_gain.exp()[:, None, None] * signal
-        return variance.clamp_min(FLOOR)
-
-    def correlated(self, signal: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w"]:
-        """Variance of the part that is correlated along the row."""
-        gain = self.log_correlated_gain.exp()[:, None, None]
-        return (self.log_correlated.exp()[:, None, None] + gain * signal).clamp_min(FLOOR / 10)
-
-    def offset(self) -> Float[Tensor, "c 1 1 1"]:
-        """Variance of the offset of a whole row."""
-        return (FLOOR / 100 + self.log_offset.exp())[:, None, None, None]
-
-    def taps(self) -> Float[Tensor, "c taps"]:
-        return self.kernel / self.kernel.square().sum(-1, keepdim=True).sqrt().clamp_min(1e-6)
-
-    def autocorrelation(self, lags: int) -> Float[Tensor, "c lags"]:
-        """Correlation of the correlated part at lags 0, 1, ... (1 at lag 0)."""
-        k = self.taps()
-        full = F.conv1d(k[None], k[:, None], padding=k.shape[-1] - 1, groups=len(k))[0, :, k.shape[-1] - 1 :]
-        return F.pad(full, (0, lags))[:, :lags]
-
-    def toeplitz(self, width: int) -> Float[Tensor, "c 1 w w"]:
-        """Correlation matrix of the correlated part of a row."""
-        position = torch.arange(width, device=self.kernel.device)
-        return self.autocorrelation(width)[:, None, (position[:, None] - position).abs()]
-
-    def start_at(self, floor: NoiseFloor, updates: int = 400) -> None:
-        """Start at the noise that was measured across the rows; `mismatch` then holds it there."""
-
-        def buffer(name: str, values: np.ndarray) -> None:  # training needs it, a trained model does not
-            self.register_buffer(name, torch.as_tensor(values).to(self.kernel), persistent=False)
-
-        buffer("measured_at", floor.signal)
-        buffer("measured", floor.covariance)
-        # A brightness without noise (padding, masks, clipped background) or without pixels says nothing.
-        known = floor.covariance[..., 0] > FLOOR
-        buffer("measured_weight", known / (1 + (floor.structure / DOUBTFUL) ** 2))
-        optimiser = torch.optim.Adam(self.parameters(), lr=0.05)
-        for _ in range(updates):
-            optimiser.zero_grad()
-            self.mismatch().backward()
-            optimiser.step()
-        optimiser.zero_grad()
-
-    def mismatch(self) -> Float[Tensor, ""]:
-        """Squared difference to the measured noise, relative to its variance; 0 where none was measured.
-
-        Brightnesses count by how little structure the measurement had to leave out.
-        """
-        if self.measured is None:
-            return self.kernel.new_zeros(())
-        signal, lags = self.measured_at[..., None], self.measured.shape[-1]
-        learned = self.correlated(signal) * self.autocorrelation(lags)[:, None] + self.offset()[..., 0]
-        learned = learned + F.pad(self.white(signal), (0, lags - 1))
-        error = ((learned - self.measured) / self.measured[..., :1].clamp_min(FLOOR)).square().sum(-1)
-        return (self.measured_weight * error).mean()
-
-    def covariance(self, signal: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w w"]:
-        """Covariance of the noise of rows whose clean image is `signal`."""
-        scale = self.correlated(signal).sqrt()
-        correlated = scale[..., :, None] * self.toeplitz(signal.shape[-1]) * scale[..., None, :]
-        return correlated + self.offset() + torch.diag_embed(self.white(signal))
-
-    def draw(self, signal: Float[Tensor, "c n w"], generator: torch.Generator) -> Float[Tensor, "c n w"]:
-        """New noise of rows whose clean image is `signal`: a draw from N(0, covariance(signal))."""
-
-        def normal(width: int) -> Tensor:
-            return torch.randn(*signal.shape[:2], width, generator=generator).to(signal)
-
-        taps, width = self.taps(), signal.shape[-1]
-        padded = normal(width + taps.shape[-1] - 1).movedim(0, 1)
-        blurred = F.conv1d(padded, taps[:, None], groups=len(taps)).movedim(1, 0)
-        own = self.white(signal).sqrt() * normal(width) + self.correlated(signal).sqrt() * blurred
-        return own + self.offset()[..., 0].sqrt() * normal(1)
+        return upstream[..., None] * a, to_white, to_scale, to_kernel, to_steady, to_factors, None
 
 
 # --- the whole ------------------------------------------------------------------------------------------------
@@ -270,7 +159,7 @@ class BlindRow(nn.Module):
             raise InputError("blind-row denoising learns a row from the other rows: the images have a single row")
         c = self.channels
         index = _lattice(x.shape[-2], self.period, offset).to(x.device)
-        seen = x.index_select(-2, index.flatten()).unflatten(-2, index.shape).movedim(-3, 2)
+        seen = self.noise.without_wave(x).index_select(-2, index.flatten()).unflatten(-2, index.shape).movedim(-3, 2)
         output = self._rows(self.network(seen.flatten(1, 2)))
         mean = (self._rows(seen.flatten(1, 2)) * self.neighbours[:, None, :, None]).sum(2) + output[:, :, 0]
         factors = output[:, :, 1:].unflatten(2, (len(self.widths), self.rank))
@@ -309,7 +198,7 @@ class BlindRow(nn.Module):
                 white + UNKNOWN * ~trusted,
                 correlated.sqrt(),
                 self.noise.toeplitz(row.shape[-1]),
-                self.noise.offset(),
+                self.noise.steady(row.shape[-1]),
                 factors,
                 self._kernels(row),
             )
@@ -422,29 +311,6 @@ class BlindRow(nn.Module):
         lines = signal.movedim(self.axis, -1)
         noise = self.noise.draw(self._rows(lines)[:, :, 0], generator)
         return noise.unflatten(1, (len(lines), *lines.shape[2:-1])).movedim(0, 1).movedim(-1, self.axis)
-
-    @torch.no_grad()
-    def noise_model(self) -> dict[str, np.ndarray]:
-        """The learned noise in normalised units, one entry per channel.
-
-        Variance of the noise at signal s: `variance + gain * s`, of which `correlated + correlated_gain * s` is
-        correlated along the row and `row_offset` is common to a row. `autocorrelation` is that of the whole noise
-        at the mean signal, at lags 1, 2, ...
-        """
-        noise = self.noise
-        white, correlated = noise.log_white.exp(), noise.log_correlated.exp()
-        offset = noise.offset().flatten()
-        variance = white + correlated + offset
-        shared = correlated[:, None] * noise.autocorrelation(noise.kernel.shape[-1])[:, 1:] + offset[:, None]
-        found = {
-            "variance": variance,
-            "gain": noise.log_white_gain.exp() + noise.log_correlated_gain.exp(),
-            "correlated": correlated,
-            "correlated_gain": noise.log_correlated_gain.exp(),
-            "row_offset": offset,
-            "autocorrelation": shared / variance[:, None],
-        }
-        return {name: value.double().cpu().numpy() for name, value in found.items()}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The few noise parameters learn ten times faster than the network, so that noise is explained first."""
