@@ -47,7 +47,7 @@ def two_draws(model: Denoiser, noisy: np.ndarray, count: int, seed: int = 0) -> 
     features, window = network.encode(x)
     found: dict[str, list[np.ndarray]] = {"signal": [], "samples": [], "halves": []}
     for sample in range(2):
-        draw = latents.addressed(seed, 0, [sample], [0, 0], network.ladder.strides)
+        draw = latents.addressed(seed, 0, [sample], [0, 0], network.ladder.sight.strides)
         code, _ = network.ladder.top_down(features, draw, with_kl=False)
         found["signal"].append(network.signal(code)[window][0, 0].cpu().numpy())
         generator = torch.Generator(x.device).manual_seed(2 * seed + sample)
