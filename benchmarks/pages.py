@@ -227,7 +227,7 @@ def reliability() -> str:
 
 
 def endured() -> list[str]:
-    """What `make gauntlet`, `make fuzz` and `python -m benchmarks.resume` found."""
+    """What `make gauntlet`, `make fuzz` and `python -m benchmarks.resume`, also with `--store`, found."""
     lines = []
     if entry := _read("gauntlet"):
         found, commands = entry["results"], entry["results"]["commands"]
@@ -243,6 +243,15 @@ def endured() -> list[str]:
         lines.append(
             f"- Killed trainings: {len(runs)} runs ({', '.join(runs)}), {kills} kills: weights "
             f"{'identical bit for bit' if same else '**not identical**'}, {left} files left behind. "
+            f"(`{entry['command']}`; {_machine(entry)}.)"
+        )
+    if entry := _read("resume_store"):
+        runs = entry["results"]["runs"]
+        same, inside = sum(run["bit_identical"] for run in runs), sum(run["frames_there"] > 0 for run in runs)
+        lines.append(
+            f"- Denoising a stack of {entry['results']['frames']} frames into OME-Zarr, killed once at a random moment "
+            f"and resumed: {same} of {len(runs)} identical bit for bit, {inside} of them went on inside the stack, "
+            f"{sum(len(run['left_behind']) for run in runs)} files left behind. "
             f"(`{entry['command']}`; {_machine(entry)}.)"
         )
     if entry := _read("faults"):

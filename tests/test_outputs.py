@@ -1,39 +1,51 @@
 """Denoised frames become files: bounded memory, nothing half-written, nothing wrapped around."""
 
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
 
-from cosdd import images, outputs
+from cosdd import images, outputs, recipe, unfinished
 from cosdd.config import InputError
 from cosdd.denoise import Result
+from cosdd.recipe import Recipe
+
+SAME = outputs.Wanted(dtype="same")
+ASKED = Recipe({"samples": 3})
 
 
-def results(frames, std=False, samples=0):
-    for index, frame in enumerate(frames):
+def results(frames, std=False, samples=0, which=None):
+    for index in range(len(frames)) if which is None else which:
+        frame = frames[index]
         yield index / len(frames)
         drawn = np.stack([frame + i for i in range(samples)]) if samples else None
         yield Result(frame, 0.5 * frame if std else None, drawn)
 
 
+def write(make, like, path, folder, wanted=None, asked=ASKED, **how):
+    wanted = wanted or outputs.Wanted()
+    place = (like, "YX", path, folder, wanted, asked, lambda _: None)
+    return outputs.write_all(outputs.here(lambda which: outputs.by_name(make(which), wanted)), *place, **how)
+
+
 def written(folder, frames, like, **wanted):
     asked = outputs.Wanted(**wanted)
-    parts = results(frames, asked.std, asked.samples)
-    return outputs.write_all(parts, like, folder / "in.tif", folder / "out", asked, False, lambda _: None)
+    make = partial(results, frames, asked.std, asked.samples)
+    return write(lambda which: make(which=which), like, folder / "in.tif", folder / "out", asked)
 
 
 def test_memory_holds_a_frame_however_many_there_are(tmp_path):
     edge, count = 256, 64
 
-    def frames():
-        for index in range(count):
+    def frames(which):
+        for index in which:
             yield 0.0
             yield Result(np.full((1, edge, edge), index, np.float32), None, None)
 
     like = images.from_array(np.broadcast_to(np.uint8(0), (count, edge, edge)), "TYX")
     tracemalloc.start()
-    outputs.write_all(frames(), like, tmp_path / "in.tif", tmp_path, outputs.Wanted(), False, lambda _: None)
+    write(frames, like, tmp_path / "in.tif", tmp_path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 10 * edge * edge * 4
@@ -59,8 +71,7 @@ def test_integers_are_rounded_and_clipped_never_wrapped(tmp_path, kind):
     frame[0, 0, :2] = 1e30, -1e30
     like = images.from_array(np.zeros((16, 16), kind), "YX")
     path = tmp_path / "in.npy"
-    parts = iter([Result(frame, None, None)])
-    (line,) = outputs.write_all(parts, like, path, tmp_path, outputs.Wanted(dtype="same"), False, lambda _: None)
+    (line,) = write(lambda which: (Result(frame, None, None) for _ in which), like, path, tmp_path, SAME)
     found = np.load(path)
     assert found.dtype == kind
     assert found[0, 1] == limits.min
@@ -70,13 +81,14 @@ def test_integers_are_rounded_and_clipped_never_wrapped(tmp_path, kind):
 
 
 def test_what_breaks_on_the_way_leaves_nothing(tmp_path):
-    def frames():
-        yield Result(np.zeros((1, 16, 16), np.float32), None, None)
-        raise InputError("the file is broken from here")
+    def frames(which):
+        for _ in which:
+            yield Result(np.zeros((1, 16, 16), np.float32), None, None)
+            raise InputError("the file is broken from here")
 
     like = images.from_array(np.zeros((2, 16, 16), np.uint8), "TYX")
     with pytest.raises(InputError, match="broken"):
-        outputs.write_all(frames(), like, tmp_path / "in.tif", tmp_path, outputs.Wanted(), False, lambda _: None)
+        write(frames, like, tmp_path / "in.tif", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -84,3 +96,122 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(InputError, match="cannot be written"):
         written(tmp_path, np.zeros((1, 1, 16, 16), np.float32), images.from_array(np.zeros((1, 16, 16)), "TYX"))
+
+
+# ---- stopped on the way
+
+
+class Stopped(BaseException):
+    """As a kill or Ctrl-C."""
+
+
+def stack(tmp_path, count=6):
+    frames = np.random.default_rng(0).normal(100, 9, (count, 1, 16, 16)).astype(np.float32)
+    return frames, images.from_array(np.zeros((count, 16, 16), np.uint8), "TYX")
+
+
+def stop_after(tmp_path, frames, like, number, seen, **how):
+    """Make frames, and be stopped when ``number`` of them have been made; `seen` takes note of which."""
+
+    def make(which):
+        for index in which:
+            if len(seen) == number:
+                raise Stopped
+            seen.append(index)
+            yield Result(frames[index], None, None)
+
+    return write(make, like, tmp_path / "in.tif", tmp_path, **how)
+
+
+@pytest.mark.parametrize("kind", ["tif", "ome.tif", "ome.zarr", "npy"])
+def test_frames_that_are_there_are_not_made_again(tmp_path, kind):
+    frames, like = stack(tmp_path)
+    wanted, seen = outputs.Wanted(format=kind), []
+    with pytest.raises(Stopped):
+        stop_after(tmp_path, frames, like, 4, seen, wanted=wanted)
+    assert not (tmp_path / f"in.{kind}").exists()
+    again = []
+    stop_after(tmp_path, frames, like, 99, again, wanted=wanted)
+    assert (seen, again) == ([0, 1, 2, 3], [4, 5])
+    (path,) = tmp_path.iterdir()
+    found = images.read(path, axes="TYX")
+    np.testing.assert_array_equal(found.data, frames[:, 0])
+    assert recipe.of(path) == ASKED  # and says how it was made
+
+
+def test_what_was_begun_otherwise_is_never_mixed_in(tmp_path, capsys):
+    frames, like = stack(tmp_path)
+    for how in ({"asked": Recipe({"samples": 4})}, {"anew": True}, {"wanted": outputs.Wanted(dtype="same")}):
+        with pytest.raises(Stopped):
+            stop_after(tmp_path, frames, like, 4, [])
+        wanted, asked = how.get("wanted", outputs.Wanted()), how.get("asked", ASKED)
+        if "asked" in how:
+            with pytest.raises(InputError, match="samples = 3, now it is 4"):
+                outputs.left([tmp_path / "in.tif"], tmp_path, wanted, lambda _, asked=asked: asked, False)
+        seen = []
+        if "wanted" in how:  # its dtype is a part of the recipe
+            how["asked"] = Recipe({"samples": 3, "dtype": "same"})
+        stop_after(tmp_path, frames, like, 99, seen, **how)
+        assert seen == list(range(6))
+        assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+        (tmp_path / "in.tif").unlink()
+    assert "starting anew: unfinished work was begun with samples = 3, now it is 4" in capsys.readouterr().out
+
+
+def test_a_finished_result_is_skipped_only_if_it_was_made_so(tmp_path):
+    frames, like = stack(tmp_path)
+    stop_after(tmp_path, frames, like, 99, [])
+    source = tmp_path / "in.tif"
+
+    def left(overwrite=False, wanted=None, **values):
+        return outputs.left([source], tmp_path, wanted or outputs.Wanted(), lambda _: Recipe(values), overwrite)
+
+    assert left(samples=3) == []
+    assert left(samples=3, wanted=outputs.Wanted(std=True)) == [source]  # one of its results is not there
+    for values, told in (({"samples": 5}, "samples = 3, now it is 5"), ({"samples": 3, "input": "b"}, "another input")):
+        with pytest.raises(InputError, match=told):
+            left(**values)
+        assert left(overwrite=True, **values) == [source]
+    images.write(source, frames[:, 0], like, overwrite=True)
+    with pytest.raises(InputError, match="does not say how it was made"):
+        left(samples=3)
+
+
+def test_many_frames_share_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(unfinished, "MOST_FILES", 3)
+    frames, like = stack(tmp_path, 8)
+    seen, again = [], []
+    with pytest.raises(Stopped):
+        stop_after(tmp_path, frames, like, 5, seen)
+    stop_after(tmp_path, frames, like, 99, again)
+    assert again == [3, 4, 5, 6, 7]  # three to a file
+    np.testing.assert_array_equal(images.read(tmp_path / "in.tif").data, frames[:, 0])
+
+
+def test_frames_that_a_power_cut_spoiled_are_made_again(tmp_path):
+    frames, like = stack(tmp_path)
+    with pytest.raises(Stopped):
+        stop_after(tmp_path, frames, like, 5, [])
+    files = sorted(next(tmp_path.iterdir()).glob("*.npz"))
+    files[1].write_bytes(b"")
+    spoiled = bytearray(files[2].read_bytes())
+    spoiled[300] ^= 1
+    files[2].write_bytes(spoiled)
+    with pytest.raises(InputError, match="give the same command again"):
+        stop_after(tmp_path, frames, like, 99, again := [])
+    assert again == [1, 5]
+    stop_after(tmp_path, frames, like, 99, last := [])
+    assert last == [2]
+    np.testing.assert_array_equal(images.read(tmp_path / "in.tif").data, frames[:, 0])
+
+
+def test_the_fingerprint_of_a_file_or_a_store_is_that_of_its_content(tmp_path):
+    pixels = np.random.default_rng(0).normal(size=(4, 300, 300)).astype(np.float32)
+    for name in ("a.tif", "a.ome.zarr"):
+        path = tmp_path / name
+        images.write(path, pixels, images.from_array(pixels, "TYX"))
+        first = recipe.fingerprint(path)
+        path.rename(tmp_path / f"moved {name}")
+        assert recipe.fingerprint(tmp_path / f"moved {name}") == first
+        images.write(path, pixels + 1, images.from_array(pixels, "TYX"))
+        assert recipe.fingerprint(path) != first

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -60,11 +61,17 @@ def denoise(
     ] = "same",
     axes: commands.Axes = None,
     seed: commands.Seed = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip files whose results are there already.")] = False,
+    processes: Annotated[
+        int, typer.Option("--workers", min=1, help="Processes on this machine that share the frames of each file.")
+    ] = 1,
+    dask: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Share them among the workers of this Dask scheduler.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip what is done, go on with what was begun.")] = False,
     overwrite: commands.Overwrite = False,
 ) -> None:
     """Write denoised images with the names, axes and pixel sizes of the noisy ones."""
-    from cosdd import checks, images, outputs
+    from cosdd import checks, images, outputs, recipe, workers
     from cosdd.denoise import Denoiser
     from cosdd.denoise import Settings as DenoiseSettings
 
@@ -83,12 +90,15 @@ def denoise(
     paths = images.find(files)
     context.with_resource(writing.claim(output, outputs.names(paths, output, wanted)))
     outputs.refuse_collisions(paths, output, wanted, overwrite or resume)
-    count = len(paths)
+    count, made_of = len(paths), recipe.fingerprint(model)
+
+    def asked_of(path: Path) -> recipe.Recipe:
+        return recipe.asked("denoise", made_of, path, axes, dtype, asked)
+
     if resume:
-        todo = [path for path in paths if not outputs.done(path, output, wanted)]
-        out.print(f"{count - len(todo)} of {count} file(s) have their results already")
-        # A file with some of its results was being written when the run ended: results appear one after the other.
-        paths, overwrite = todo, True
+        paths = outputs.left(paths, output, wanted, asked_of, overwrite)
+        out.print(f"{count - len(paths)} of {count} file(s) have their results already")
+    team = context.with_resource(workers.team(processes, dask)) if paths else None
     began = time.perf_counter()
 
     def one(path: Path) -> list[str]:
@@ -98,8 +108,14 @@ def denoise(
         like = checks.likeness(frames, denoiser.checkpoint.statistics)
         if like.light != "green":
             out.print(f"note: {like.answer}")
+        if team is None:
+            fill = outputs.here(lambda which: outputs.by_name(denoiser.stream(frames, asked, which), wanted))
+        else:
+            fill = partial(team, workers.Denoising(model.absolute(), path.absolute(), axes, asked, wanted))
+        result = (image, denoiser.spatial, path, output, wanted, asked_of(path))
         with progress.bar("denoising") as show:
-            return outputs.write_all(denoiser.stream(frames, asked), image, path, output, wanted, overwrite, show)
+            # A file with some of its results was being written when a run ended: they appear one after the other.
+            return outputs.write_all(fill, *result, show, overwrite or resume, anew=overwrite and not resume)
 
     failed = commands.each(paths, count, one)
     out.print(f"denoised {len(paths) - failed} of {len(paths)} file(s) in {time.perf_counter() - began:.0f} s")
@@ -267,11 +283,11 @@ def generate(
     ] = "float32",
     axes: commands.Axes = None,
     seed: commands.Seed = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip what is there already.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip what is done, go on with what was begun.")] = False,
     overwrite: commands.Overwrite = False,
 ) -> None:
     """Make images noisy with the noise that a model learned; or draw new images from a model of method cosdd."""
-    from cosdd import generation, images, outputs
+    from cosdd import generation, images, outputs, recipe
     from cosdd.denoise import Denoiser
 
     edges = None if size is None else generation.Settings.parse_size(size)
@@ -286,24 +302,31 @@ def generate(
     paths = images.find(files) if files else [own]
     context.with_resource(writing.claim(output, outputs.names(paths, output, wanted)))
     outputs.refuse_collisions(paths, output, wanted, overwrite or resume)
-    todo = [path for path in paths if not (resume and outputs.done(path, output, wanted))]
+    todo, made_of = paths, recipe.fingerprint(model)
+
+    def asked_of(path: Path) -> recipe.Recipe:
+        return recipe.asked("generate", made_of, path if files else None, axes, dtype, asked)
+
     if resume:
+        todo = outputs.left(paths, output, wanted, asked_of, overwrite)
         out.print(f"{len(paths) - len(todo)} of {len(paths)} already have their results")
 
     def one(path: Path) -> list[str]:
         if files:
             image = images.read(path, axes)
             frames = denoiser.frames(image, may_be_flat=True)
-            stream = generation.noisy_versions(denoiser.checkpoint, frames, asked)
+            stream = partial(generation.noisy_versions, denoiser.checkpoint, frames, asked)
             note = generation.doubt(denoiser.checkpoint, frames)
         else:
             image, note = generation.canvas(denoiser.checkpoint, asked), None
-            stream = generation.new_images(denoiser.checkpoint, asked)
+            stream = partial(generation.new_images, denoiser.checkpoint, asked)
         out.print(image.describe())
         if note:
             out.print(f"note: {note}")
+        result = (image, denoiser.spatial, path, output, wanted, asked_of(path))
         with progress.bar("generating") as show:
-            return outputs.write_all(stream, image, path, output, wanted, overwrite or resume, show)
+            fill = outputs.here(lambda which: outputs.by_name(stream(which), wanted))
+            return outputs.write_all(fill, *result, show, overwrite or resume, anew=overwrite and not resume)
 
     commands.tell_failed(commands.each(todo, len(paths), one), len(paths))
 
@@ -318,7 +341,7 @@ def main() -> None:
             app()
     except InputError as error:
         commands.complain(error)
-        sys.exit(2)
+        sys.exit(error.code)
     except (MemoryError, RuntimeError, ImportError, OSError) as error:
         commands.complain(commands.out_of_memory(error))
         sys.exit(2)

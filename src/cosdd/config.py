@@ -26,6 +26,8 @@ PRESETS: tuple[str, ...] = get_args(Preset)
 class InputError(ValueError):
     """What the user gave is at fault: one line that says file, seen, expected, and what to do."""
 
+    code = 2  # with which the command line ends
+
 
 def refusal(source: object, seen: str, expected: str, fix: str) -> InputError:
     """The line for an image at fault; no source is an array in memory."""

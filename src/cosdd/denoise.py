@@ -6,7 +6,7 @@ The spread of the samples is the model's own uncertainty; it is not calibrated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -267,9 +267,12 @@ class Denoiser:
         return frames
 
     @torch.inference_mode()
-    def stream(self, frames: Pixels, settings: Settings) -> Iterator[Result | float]:
+    def stream(
+        self, frames: Pixels, settings: Settings, which: Iterable[int] | None = None
+    ) -> Iterator[Result | float]:
         """Denoise (n, c, *space) frame by frame: yields the share done (float) often, and a Result per frame.
 
+        which: the numbers of the frames that are wanted, each asked for when the one before it has been given; all.
         A Result's arrays are (c, *space), its samples (k, c, *space). Memory does not grow with the number
         of samples: mean and variance are streamed in float32.
         """
@@ -291,7 +294,7 @@ class Denoiser:
         known = None
         if self.checkpoint.settings.train.outliers:
             known = outliers.measure(data.pieces([frames], 1 << 20))
-        for index in range(len(frames)):
+        for index in range(len(frames)) if which is None else which:
             x = torch.from_numpy(data.normalise(frames[index : index + 1], statistics, known)).to(where)
             if isinstance(network, BlindRow):
                 yield from self._solved(network, x, index, len(frames), settings)

@@ -7,7 +7,7 @@ knows the noise alone, as a few numbers, and draws it from them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,16 +68,18 @@ class Settings:
 
 
 @torch.inference_mode()
-def noisy_versions(checkpoint: Checkpoint, frames: Pixels, settings: Settings) -> Iterator[Generated | float]:
+def noisy_versions(
+    checkpoint: Checkpoint, frames: Pixels, settings: Settings, which: Iterable[int] | None = None
+) -> Iterator[Generated | float]:
     """``count`` noisy versions of each clean (n, c, *space) frame, with independent noise of the learned kind.
 
     Yields the share done (float) often, and a Generated per frame. The noise is added to the frame as it is given:
-    it is the truth under what comes out.
+    it is the truth under what comes out. which: the numbers of the frames that are wanted; all.
     """
     network, statistics = checkpoint.network, checkpoint.statistics
     where = device.best()
     network = network.to(where)
-    for index in range(len(frames)):
+    for index in range(len(frames)) if which is None else which:
         clean = torch.from_numpy(statistics.normalise(frames[index : index + 1])).to(where)
         noise: list[Tensor] = []
         if isinstance(network, COSDD):
@@ -118,10 +120,13 @@ def doubt(checkpoint: Checkpoint, frames: Pixels) -> str | None:
 
 
 @torch.inference_mode()
-def new_images(checkpoint: Checkpoint, settings: Settings) -> Iterator[Generated | float]:
+def new_images(
+    checkpoint: Checkpoint, settings: Settings, which: Iterable[int] | None = None
+) -> Iterator[Generated | float]:
     """``count`` clean images from the prior of a COSDD model, each with one noisy version.
 
-    Yields the share done (float) often, and a Generated per image. Raises InputError where `canvas` does.
+    Yields the share done (float) often, and a Generated per image. which: the numbers of those that are wanted; all.
+    Raises InputError where `canvas` does.
     """
     size = canvas(checkpoint, settings).data.shape[-checkpoint.settings.model.dimensions :]
     network, statistics = checkpoint.network, checkpoint.statistics
@@ -132,7 +137,7 @@ def new_images(checkpoint: Checkpoint, settings: Settings) -> Iterator[Generated
     # As for denoising, an image is cut out of a larger one: at the border of that the network sees less.
     padded = [-(-edge // stride) * stride + 2 * stride for edge in size]
     window = (slice(None), slice(None), *(slice(stride, stride + edge) for edge in size))
-    for index in range(settings.count):
+    for index in range(settings.count) if which is None else which:
         with device.arithmetic(checkpoint.settings.train.precision, where):
             code = network.ladder.generate((1, *padded), where, _latents(settings.seed, index))
             clean = network.signal(code)[window].float()

@@ -11,7 +11,7 @@ import math
 import struct
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 
-from cosdd import lazy, omezarr, writing
+from cosdd import __version__, lazy, omezarr, writing
 from cosdd.config import InputError, refusal
 from cosdd.lazy import Chunks, Lazy, Mapped, Pixels
 
@@ -50,6 +50,7 @@ _SPELLINGS |= {"um": "micrometer", "micron": "micrometer", "sec": "second", "mse
 _OME_SIZES = {"X": "PhysicalSizeX", "Y": "PhysicalSizeY", "Z": "PhysicalSizeZ", "T": "TimeIncrement"}
 _IMAGEJ_TYPES = ("uint8", "uint16", "int16", "float32")
 _OME_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+_MADE, _MOST_MADE = b"\nmade by ", 4096  # begin of the line behind the pixels of an npy; bytes of it
 _CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets are 32 bit; the margin is for tags
 
 
@@ -196,8 +197,27 @@ def from_samples(samples: np.ndarray, image: Image, spatial: str) -> np.ndarray:
     return _ordered(samples.reshape([lengths[a] for a in order]), order, image.axes)
 
 
-def write(path: str | Path, data: np.ndarray, like: Image, overwrite: bool = False) -> None:
+def from_frames(
+    read: Callable[[int], np.ndarray], shape: tuple[int, ...], kind: np.dtype, image: Image, spatial: str
+) -> Lazy:
+    """Undo `to_samples` for frames (c, *space) of this shape and dtype that are read, by number, where needed."""
+    order = _sample_order(image, spatial)
+    lengths = dict(zip(image.axes, image.data.shape, strict=True))
+    samples = [lengths[a] for a in order[: -len(spatial) - 1]]
+    chunk = (1,) * len(samples) + shape
+
+    def one(place: tuple[int, ...]) -> np.ndarray:
+        index = int(np.ravel_multi_index(place[: len(samples)], samples)) if samples else 0
+        return read(index).reshape(chunk)
+
+    frames = Chunks((*samples, *shape), kind, chunk, one, lazy.Kept(0))  # the one that was just read
+    return _ordered(Lazy(frames), order, image.axes)
+
+
+def write(path: str | Path, data: Pixels, like: Image, overwrite: bool = False, made: str = "") -> None:
     """Write `data` (axis order of `like`) with the axes, pixel size, units and channel names of `like`.
+
+    made: a line of ASCII on how these pixels came to be, kept with them in every format but PNG; see `made`.
 
     .ome.tif is OME-TIFF. Other .tif are ImageJ TIFF, which Fiji opens with the same axes and pixel size
     (float64 becomes float32); what ImageJ cannot hold (32-bit integers, extra axes, > 4 GB) becomes OME-TIFF
@@ -217,15 +237,31 @@ def write(path: str | Path, data: np.ndarray, like: Image, overwrite: bool = Fal
         raise refusal(path, seen, ".tif, .zarr, .npy, or .png for an 8/16-bit plane", f"try {path.stem}.tif")
     with writing.whole(path) as part:
         if kind == ".npy":
-            with part.open("wb") as file:  # np.save would append ".npy" to a name
-                np.save(file, data, allow_pickle=False)
+            _write_npy(part, data, made)
         elif kind == ".png":
             native = np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("="))
             part.write_bytes(imagecodecs.png_encode(native))
         elif kind == omezarr.SUFFIX:
-            _write_zarr(part, data, like)
+            _write_zarr(part, data, like, made)
         else:
-            _write_tiff(part, data, like, ome=path.stem.lower().endswith(".ome"))
+            _write_tiff(part, data, like, path.stem.lower().endswith(".ome"), made)
+
+
+def made(path: Path) -> str:
+    """The line that `write` kept on how a file came to be; "" where there is none. Raises InputError as `read` does."""
+    text = ""
+    with _library(path):
+        if path.is_dir():
+            text = omezarr.made(path)
+        elif path.suffix.lower() == ".npy":
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _MOST_MADE))
+                _, found, line = file.read().rpartition(_MADE)
+            text = line.decode("ascii").strip() if found else ""
+        elif path.suffix.lower() in (".tif", ".tiff"):
+            with tifffile.TiffFile(path) as tif:
+                text = str(tif.pages.first.tags.valueof("Software", default=""))
+    return text
 
 
 def refuse_folder(path: Path) -> None:
@@ -515,10 +551,21 @@ def _library(path: Path) -> Iterator[None]:
         raise refusal(path, f"cannot be read: {complaints[0]:.120}", "a complete image file", fix)
 
 
-def _write_tiff(path: Path, data: np.ndarray, like: Image, ome: bool) -> None:
+def _write_npy(path: Path, data: Pixels, made: str) -> None:
+    """Plane by plane. What follows the pixels is of no concern to who reads them."""
+    native = data.dtype.newbyteorder("=")
+    with path.open("wb") as file:
+        head = {"descr": np.lib.format.dtype_to_descr(native), "fortran_order": False, "shape": data.shape}
+        np.lib.format.write_array_header_1_0(file, head)
+        for place in np.ndindex(data.shape[:-2]):
+            file.write(np.ascontiguousarray(data[place], native).data)
+        file.write(_MADE + made.encode("ascii") + b"\n" if made else b"")
+
+
+def _write_tiff(path: Path, data: Pixels, like: Image, ome: bool, made: str) -> None:
     """Write the richest TIFF that holds these pixels: ImageJ, else OME, else plain with JSON."""
-    if data.dtype.kind == "f" and (data.dtype.itemsize == 2 or not ome):
-        data = data.astype(np.float32, copy=False)
+    if data.dtype.kind == "f" and data.dtype != np.float32 and (data.dtype.itemsize == 2 or not ome):
+        data = np.asarray(data, np.float32)
     axes, pixel = like.axes, data.dtype.name
     lengths = dict(zip(axes, data.shape, strict=True))
     big = data.nbytes > _CLASSIC_TIFF_BYTES
@@ -546,21 +593,23 @@ def _write_tiff(path: Path, data: np.ndarray, like: Image, ome: bool) -> None:
         said["Channel"] = {"Name": names} if names else None
     said = {k: v for k, v in said.items() if v} | {"axes": order.replace("C", "S") if rgb else order}
     options: dict[str, Any] = {"photometric": "rgb" if rgb else "minisblack", "metadata": said}
+    options["software"] = made or f"cosdd {__version__}"
     if x and unit:
         options |= {"resolution": (1 / x, 1 / (y or x)), "resolutionunit": 1 if imagej else 3}
     with tifffile.TiffWriter(path, imagej=imagej, ome=fits_ome and not imagej, bigtiff=big) as tif:
         # OME: one image per position; ImageJ and plain: one image, under an axis that is not there
         images = _ordered(data, axes, ("P" if fits_ome else "#") + order)
-        for image in images:
+        for place in range(len(images)):
             # Plane by plane: axes in another order are a copy, which need not be one of all pixels.
-            planes = (np.ascontiguousarray(image[i]) for i in np.ndindex(image.shape[: -3 if rgb else -2]))
-            tif.write(planes, shape=image.shape, dtype=image.dtype, contiguous=False, **options)
+            inner = np.ndindex(images.shape[1 : -3 if rgb else -2])
+            planes = (np.ascontiguousarray(images[(place, *i)]) for i in inner)
+            tif.write(planes, shape=images.shape[1:], dtype=images.dtype, contiguous=False, **options)
 
 
-def _write_zarr(path: Path, data: np.ndarray, like: Image) -> None:
+def _write_zarr(path: Path, data: Pixels, like: Image, made: str) -> None:
     order = omezarr.order(like.axes) or ""
     unit = {a: u for a, u in like.unit.items() if u in _UNITS}
-    omezarr.write(path, _ordered(data, like.axes, order), order, like.pixel_size, unit, like.channel_names)
+    omezarr.write(path, _ordered(data, like.axes, order), order, like.pixel_size, unit, like.channel_names, made)
 
 
 def _unit(text: object) -> str:

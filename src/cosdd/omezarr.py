@@ -163,10 +163,12 @@ def write(
     pixel_size: Mapping[str, float],
     unit: Mapping[str, str],
     channel_names: Sequence[str],
+    made: str = "",
 ) -> None:
     """Write a new OME-Zarr 0.5 store of one resolution: integers or floats, axes ordered as `order` says.
 
     Chunks hold one time point and one plane, shards (files) about 64 MB; a shard is in memory at a time.
+    made: a line on how the pixels came to be, see `made`.
     """
     import zarr  # half a second, which those who write other formats need not wait
     from zarr.codecs import BloscCodec, Crc32cCodec
@@ -220,8 +222,13 @@ def write(
                 for label, window in zip(channel_names, windows, strict=True)
             ]
         }
-    said = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
+    said = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome} | ({"cosdd": made} if made else {})}
     (folder / "zarr.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
+
+
+def made(folder: Path) -> str:
+    """The line that `write` kept on how a store came to be; "" where there is none."""
+    return str(zarray.metadata(folder.resolve() / "zarr.json").get("attributes", {}).get("cosdd", ""))
 
 
 def _shard(shape: Sequence[int], chunk: Sequence[int], itemsize: int) -> tuple[int, ...]:

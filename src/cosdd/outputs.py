@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
+import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-from cosdd import images
+from cosdd import images, recipe, unfinished, writing
 from cosdd.config import InputError
 from cosdd.denoise import Result
 from cosdd.generation import Generated
 from cosdd.images import Image
+from cosdd.recipe import Recipe
+from cosdd.unfinished import Frame, Make, Unfinished
 
+Fill = Callable[[Unfinished], Iterator[float]]  # makes what is missing, and yields the share done
 FORMATS = ("same", "tif", "ome.tif", "ome.zarr", "npy")
 
 
@@ -108,49 +109,89 @@ def names(paths: Sequence[Path], folder: Path, wanted: Wanted | WantedVersions) 
     return [wanted.path(path, folder, suffix).name for path in paths for suffix in wanted.suffixes()]
 
 
-def done(path: Path, folder: Path, wanted: Wanted | WantedVersions) -> bool:
-    """Are all results of this input there? Each appeared complete."""
-    return all(wanted.path(path, folder, suffix).exists() for suffix in wanted.suffixes())
+def left(
+    paths: Sequence[Path],
+    folder: Path,
+    wanted: Wanted | WantedVersions,
+    recipe_for: Callable[[Path], Recipe],
+    overwrite: bool,
+) -> list[Path]:
+    """The inputs of which not all results are there as they are asked for; each result appeared complete.
+
+    Raises InputError where one was made or begun otherwise, or does not say how, unless it may be overwritten.
+    """
+    todo = []
+    for path in paths:
+        asked, finished = recipe_for(path), True
+        targets = [wanted.path(path, folder, suffix) for suffix in wanted.suffixes()]
+        for target in targets:
+            made = recipe.of(target) if target.exists() else None
+            reason = None if made is None else asked.difference(made)
+            finished = finished and made is not None and reason is None
+            if target.exists() and (made is None or reason) and not overwrite:
+                how = f"was made with {reason}" if made else "does not say how it was made"
+                raise InputError(
+                    f"{target}: {how}: resume with the settings it was made with, choose another folder with -o, "
+                    "or add --overwrite"
+                )
+        if finished:
+            unfinished.clear(folder, targets[0].name)
+            continue
+        if not overwrite:
+            unfinished.refuse_other(folder, targets[0].name, asked, wanted.suffixes())
+        todo.append(path)
+    return todo
+
+
+def by_name(
+    parts: Iterator[Result | float] | Iterator[Generated | float], wanted: Wanted | WantedVersions
+) -> Iterator[Frame | float]:
+    """What goes into which file, frame by frame, and the share done."""
+    for part in parts:
+        yield part if isinstance(part, float) else dict(wanted.frames(part))  # type: ignore[arg-type]  # what was wanted
+
+
+def here(make: Make) -> Fill:
+    """What is missing is made in this process."""
+    return lambda work: work.fill(make, work.missing())
 
 
 def write_all(
-    parts: Iterator[Result | float] | Iterator[Generated | float],
+    fill: Fill,
     image: Image,
+    spatial: str,
     path: Path,
     folder: Path,
     wanted: Wanted | WantedVersions,
-    overwrite: bool,
+    asked: Recipe,
     show: Callable[[float], None],
+    overwrite: bool = False,
+    anew: bool = False,
 ) -> list[str]:
-    """Write the files of one image while its frames arrive. Returns a line for each file.
+    """Write the files of one image: frames of the axes ``spatial``, as `fill` makes them. Returns a line for each file.
 
-    Memory holds a frame, however many there are: frames wait for the last of them in nameless files on the disk
-    they will be written to, which vanish by themselves, also after a kill.
+    Memory holds a frame, however many there are: they wait for the last of them on the disk they will be written to,
+    and what is there when the process ends is not made again, unless ``anew``.
     """
-    for suffix in wanted.suffixes():
-        images.refuse_format(wanted.path(path, folder, suffix), image.axes, _kind(image, wanted, suffix))
+    kinds = {suffix: _kind(image, wanted, suffix) for suffix in wanted.suffixes()}
+    targets = {suffix: wanted.path(path, folder, suffix) for suffix in kinds}
+    for suffix, target in targets.items():
+        images.refuse_format(target, image.axes, kinds[suffix])
+    count = math.prod(n for a, n in zip(image.axes, image.data.shape, strict=True) if a not in "C" + spatial)
+    first = next(iter(targets.values()))
+    lines = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            waiting: dict[str, _Waiting] = {}
-            for suffix in wanted.suffixes():
-                file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-                waiting[suffix] = _Waiting(_kind(image, wanted, suffix), file)
-            for part in parts:
-                if isinstance(part, float):
-                    show(part)
-                    continue
-                for suffix, frame in wanted.frames(part):  # type: ignore[arg-type]  # what was wanted is what comes
-                    waiting[suffix].add(frame)
-            lines = []
-            for suffix, frames in waiting.items():
-                spatial = "ZYX"[-(len(frames.shape) - 1) :]
-                target = wanted.path(path, folder, suffix)
-                images.write(target, images.from_samples(frames.all(), image, spatial), image, overwrite)
-                remark = "" if frames.kind.kind == "f" else f", rounded, {frames.clipped} pixel(s) clipped"
-                lines.append(f"{target}: {frames.kind}{remark}")
+        with unfinished.opened(folder, first.name, asked, count, kinds, anew) as work:
+            for share in fill(work):
+                show(share)
+            for suffix, target in targets.items():
+                images.write(target, work.result(suffix, image, spatial), image, overwrite, asked.text)
+                rounded = kinds[suffix].kind != "f"
+                remark = f", rounded, {work.clipped(suffix)} pixel(s) clipped" if rounded else ""
+                lines.append(f"{target}: {kinds[suffix]}{remark}")
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror or error}): choose another with -o") from None
+        raise writing.unwritable(folder, error) from error
     return lines
 
 
@@ -158,29 +199,3 @@ def _kind(image: Image, wanted: Wanted | WantedVersions, suffix: str) -> np.dtyp
     """Dtype of a file: float32, or the integer type of the input where that is asked for; never for a spread."""
     keep = wanted.dtype == "same" and image.data.dtype.kind != "f" and suffix != "_std"
     return image.data.dtype.newbyteorder("=") if keep else np.dtype(np.float32)
-
-
-class _Waiting:
-    """Frames (c, *space) in the order in which they came, on disk until all are there."""
-
-    def __init__(self, kind: np.dtype, file: IO[bytes]):
-        self.kind, self.clipped, self.count = kind, 0, 0
-        self.shape: tuple[int, ...] = ()
-        self.file = file
-
-    def add(self, frame: np.ndarray) -> None:
-        self.shape, self.count = frame.shape, self.count + 1
-        if self.kind.kind != "f":
-            limits = np.iinfo(self.kind)
-            frame = np.rint(frame.astype(np.float64))  # float32 cannot hold the limits of 32-bit integers
-            self.clipped += int(np.count_nonzero((frame < limits.min) | (frame > limits.max)))
-            highest = float(limits.max)
-            if highest > limits.max:  # 2^64 - 1 is no float64, and the next one would wrap around to 0
-                highest = float(np.nextafter(highest, 0))
-            frame = np.clip(frame, limits.min, highest)
-        self.file.write(np.ascontiguousarray(frame, dtype=self.kind).data)
-
-    def all(self) -> np.ndarray:
-        """(n, c, *space), still on disk."""
-        self.file.flush()
-        return np.memmap(self.file, self.kind, "r", shape=(self.count, *self.shape))

@@ -20,14 +20,14 @@ import tifffile
 import tiny
 import torch
 
-from cosdd import checkpoint
+from cosdd import checkpoint, images
 from cosdd.config import InputError
 from gauntlet.process import FORKED, Cosdd, killed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, limits and mounts as Linux has them")
 FULL = os.environ.get("COSDD_GAUNTLET") == "full"
-KILLS = {"train blind-row": 70, "train cosdd": 10, "denoise": 70, "report": 50}
-KILLS = KILLS if FULL else {"train blind-row": 1, "denoise": 1, "report": 1}
+KILLS = {"train blind-row": 70, "train cosdd": 10, "denoise": 70, "denoise into OME-Zarr": 10, "report": 50}
+KILLS = KILLS if FULL else dict.fromkeys(KILLS, 1)
 COUNTED: dict[str, dict[str, int]] = {}
 
 SMALL = ("model.features=4", "model.max_features=4", "model.levels=2", "model.latents=2", "model.final_latents=2")
@@ -57,8 +57,9 @@ def folder(tmp_path) -> Path:
     return place
 
 
-def hidden(place: Path) -> list[str]:
-    return [path.name for path in place.rglob(".*")]
+def hidden(place: Path, frames: bool = False) -> list[str]:
+    """What lies about; with ``frames`` not those that wait for the same command again."""
+    return [path.name for path in place.rglob(".*") if not (frames and path.suffix == ".frames")]
 
 
 def line(command: Cosdd) -> str:
@@ -99,6 +100,8 @@ def kill_again_and_again(what: str, folder: Path, arguments: list[str], look) ->
                 look(folder, False)
                 continue
             assert run.end() == 0, run.complaints
+            if "going on: " in run.said:
+                count(f"kill -9 {what}", "runs that went on inside a stack")
             if attempt == 0 and forked:
                 seconds.append(time.perf_counter() - run.began)
             break
@@ -139,6 +142,20 @@ def test_a_denoising_that_is_killed_loses_nothing(folder):
 
     arguments = ["denoise", "given.safetensors", "image0.tif", "image1.tif", "image2.tif", "-o", "out", "--std"]
     kill_again_and_again("denoise", folder, [*arguments, "--samples", "4", "--resume"], look)
+
+
+def test_a_denoising_into_a_store_that_is_killed_goes_on_inside_it(folder):
+    """Whatever is there under its name is whole, and in the end equal to that of a run left in peace."""
+    expected: dict[str, np.ndarray] = {}
+
+    def look(folder: Path, ended: bool) -> None:
+        found = {path.name: np.asarray(images.read(path).data) for path in (folder / "out").glob("[!.]*")}
+        expected.update({} if expected else found)
+        assert len(found) == 2 or not ended
+        assert all(np.array_equal(pixels, expected[name]) for name, pixels in found.items())
+
+    arguments = ["denoise", "given.safetensors", "image0.tif", "-o", "out", "--std", "--format", "ome.zarr"]
+    kill_again_and_again("denoise into OME-Zarr", folder, [*arguments, "--samples", "100", "--resume"], look)
 
 
 def test_a_report_that_is_killed_is_whole_or_not_there(folder):
@@ -200,15 +217,18 @@ def test_two_signals_end_it_at_once_and_it_can_be_resumed(folder):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM] if FULL else [signal.SIGTERM])
 def test_a_signal_while_denoising_leaves_whole_files(folder, number):
-    arguments = ["denoise", "given.safetensors", "image0.tif", "image1.tif", "-o", "out", "--samples", "300"]
+    arguments = ["denoise", "given.safetensors", "image0.tif", "image1.tif", "-o", "out", "--samples", "100"]
     run = Cosdd(folder, *arguments)
     assert run.until(lambda: "image0.tif" in run.said)
     run.send(number)
     assert run.end() == 130
     assert line(run) == "cosdd: interrupted"
-    assert not hidden(folder)
-    for path in (folder / "out").glob("*"):
+    assert not hidden(folder, frames=True)
+    for path in (folder / "out").glob("[!.]*"):
         assert np.isfinite(tifffile.imread(path)).all()
+    again = Cosdd(folder, *arguments, "--resume")  # with the frames that were kept
+    assert again.end() == 0, again.complaints
+    assert not hidden(folder)
     count("signals", "ended in order")
 
 
@@ -229,7 +249,7 @@ def mounted(place: Path, *how: str):
 
 
 def test_a_full_disk_is_said_in_a_line_and_a_finished_output_stays(folder):
-    with mounted(folder / "disk", "-t", "tmpfs", "-o", "size=160k", "none") as disk:
+    with mounted(folder / "disk", "-t", "tmpfs", "-o", "size=320k", "none") as disk:
         denoise = ["denoise", "given.safetensors", "image0.tif", "-o", disk, "--samples", "1"]
         assert Cosdd(folder, *denoise).end() == 0
         whole = (disk / "image0.tif").read_bytes()
@@ -245,8 +265,8 @@ def test_a_full_disk_is_said_in_a_line_and_a_finished_output_stays(folder):
             run = Cosdd(folder, *arguments)
             assert run.end() == 2, run.said
             assert "No space left on device" in line(run)
-            assert not hidden(disk)
-            assert {path.name for path in disk.iterdir()} == {"image0.tif", "filler"}
+            assert not hidden(disk, frames=True)
+            assert {path.name for path in disk.glob("[!.]*")} == {"image0.tif", "filler"}
             assert (disk / "image0.tif").read_bytes() == whole
             count("disk full", "one line, finished outputs kept")
         filler.unlink()
@@ -288,7 +308,7 @@ def test_a_limit_on_the_size_of_files(folder, most):
         assert code in (0, 2)
         if code == 2:
             assert "cannot be written" in line(run)
-        assert not hidden(folder)
+        assert not hidden(folder, frames=True)
         for entry in outputs(folder):
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         count("limit on the size of files", "one line" if code else "worked")
@@ -340,7 +360,7 @@ def test_out_of_memory_is_said_in_a_line(folder, megabytes):
             assert {path.suffix for path in outputs(folder) if path.is_file()} <= {".tif", ".lock", ".part"}
         else:
             assert code in (0, 1, 2), run.complaints
-            assert not hidden(folder)
+            assert not hidden(folder, frames=True)
         if code == 2 and arguments[2:4] != ["large.tif", "image0.tif"]:
             assert "out of memory" in line(run)
         for entry in outputs(folder):

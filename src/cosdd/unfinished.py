@@ -1,0 +1,230 @@
+"""Results that are under way: their frames lie on disk until all are there, and outlive a kill.
+
+The frames of one input are kept in a hidden folder beside its results, named after the first of them and its recipe:
+who is asked for something else never finds them, not even a forgotten worker of a run that was killed. A file holds
+a block of frames, one of a stack of usual length, and appears whole; nobody writes into a file of another.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import secrets
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cosdd import images, recipe
+from cosdd.config import InputError
+from cosdd.images import Image
+from cosdd.lazy import Lazy
+from cosdd.progress import out
+from cosdd.recipe import Recipe
+
+MOST_FILES = 10_000  # of an input; in longer stacks a file holds several frames
+_RECIPE, _CLIPPED, _FRAMES = "recipe", "clipped", "frames"
+
+Frame = Mapping[str, np.ndarray]  # (c, *space) for each result, by the ending of its name
+Make = Callable[[Iterator[int]], Iterator[Frame | float]]  # frames of these numbers in order, and the share done
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """The frames of one input that are there, and the place for the others.
+
+    count: of the frames. kinds: dtype of each result, by the ending of its name.
+    """
+
+    folder: Path
+    count: int
+    kinds: Mapping[str, np.dtype]
+
+    @property
+    def step(self) -> int:
+        """Frames in a block."""
+        return -(-self.count // MOST_FILES)
+
+    def frames(self, block: int) -> range:
+        """The numbers of the frames of a block."""
+        return range(block * self.step, min((block + 1) * self.step, self.count))
+
+    def has(self, block: int) -> bool:
+        """Is it there? A power cut may leave a file with nothing in it."""
+        return zipfile.is_zipfile(self._file(block))
+
+    def missing(self) -> list[int]:
+        """The blocks that are still to be made."""
+        return [block for block in range(-(-self.count // self.step)) if not self.has(block)]
+
+    def fill(self, make: Make, blocks: Iterable[int]) -> Iterator[float]:
+        """Make these blocks. A block is on disk before the next one is asked for. Yields the share done."""
+        asked: deque[int] = deque()
+
+        def numbers() -> Iterator[int]:
+            for block in blocks:
+                asked.extend(self.frames(block))
+                yield from self.frames(block)
+
+        made: list[Frame] = []
+        for part in make(numbers()):
+            if isinstance(part, float | int):
+                yield part
+                continue
+            made.append(part)
+            block = asked.popleft() // self.step
+            if len(made) == len(self.frames(block)):
+                self._keep(block, made)
+                made = []
+
+    def clipped(self, ending: str) -> int:
+        """How many pixels of a result did not fit into its integers."""
+        column = list(self.kinds).index(ending)
+        blocks = range(-(-self.count // self.step))
+        return sum(int(self._read(block, _CLIPPED)[column]) for block in blocks)
+
+    def result(self, ending: str, image: Image, spatial: str) -> Lazy:
+        """All frames of a result in the axis order of the noisy image, read where they are needed."""
+
+        @functools.lru_cache(maxsize=1)
+        def block(number: int) -> np.ndarray:
+            return self._read(number, _FRAMES + ending)
+
+        def read(index: int) -> np.ndarray:
+            return block(index // self.step)[index % self.step]
+
+        return images.from_frames(read, block(0).shape[1:], self.kinds[ending], image, spatial)
+
+    def _keep(self, block: int, made: list[Frame]) -> None:
+        arrays, clipped = {}, []
+        for ending, kind in self.kinds.items():
+            fitted = [_fitted(frame[ending], kind) for frame in made]
+            arrays[_FRAMES + ending] = np.stack([frame for frame, _ in fitted])
+            clipped.append(sum(count for _, count in fitted))
+        part = self.folder / f"{secrets.token_hex(8)}.part"
+        with part.open("xb") as file:
+            np.savez(file, allow_pickle=False, **arrays, **{_CLIPPED: np.array(clipped, np.int64)})
+        os.replace(part, self._file(block))
+
+    def _read(self, block: int, name: str) -> np.ndarray:
+        path = self._file(block)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return file[name]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            with suppress(OSError):
+                path.unlink()
+            raise InputError(f"{path}: was damaged: give the same command again to make it anew") from error
+
+    def _file(self, block: int) -> Path:
+        return self.folder / f"{block:06}.npz"
+
+
+def _fitted(frame: np.ndarray, kind: np.dtype) -> tuple[np.ndarray, int]:
+    """The frame in this dtype, integers rounded and clipped, never wrapped; and how many pixels were clipped."""
+    clipped = 0
+    if kind.kind != "f":
+        limits = np.iinfo(kind)
+        frame = np.rint(frame.astype(np.float64))  # float32 cannot hold the limits of 32-bit integers
+        clipped = int(np.count_nonzero((frame < limits.min) | (frame > limits.max)))
+        highest = float(limits.max)
+        if highest > limits.max:  # 2^64 - 1 is no float64, and the next one would wrap around to 0
+            highest = float(np.nextafter(highest, 0))
+        frame = np.clip(frame, limits.min, highest)
+    return np.ascontiguousarray(frame, dtype=kind), clipped
+
+
+@contextmanager
+def opened(
+    folder: Path, name: str, asked: Recipe, count: int, kinds: Mapping[str, np.dtype], anew: bool
+) -> Iterator[Unfinished]:
+    """The frames of the input whose first result has this name, for as long as the body runs; then they are removed.
+
+    Kept for the same command again are those of a body that was stopped, if the input is not at fault. What was begun
+    otherwise is removed, and with ``anew`` everything.
+    """
+    asked = _with_results(asked, kinds)
+    for place, begun in _begun(folder, name):
+        if anew or place.name != _name(name, asked):
+            if not anew:
+                out.print(f"note: starting anew: unfinished work {_otherwise(asked, begun)}")
+            _remove(place)
+    # Workers elsewhere start in folders of their own.
+    work = Unfinished(folder.absolute() / _name(name, asked), count, kinds)
+    work.folder.mkdir(exist_ok=True)
+    (work.folder / _RECIPE).write_text(asked.text, encoding="utf-8")
+    there = count - sum(len(work.frames(block)) for block in work.missing())
+    if there:
+        out.print(f"going on: {there} of {count} frame(s) are there already")
+    try:
+        yield work
+    except BaseException as error:
+        at_fault = isinstance(error, InputError) and error.__cause__ is None  # with a cause, it is the disk
+        there = count - sum(len(work.frames(block)) for block in work.missing())
+        if at_fault or not there:
+            _remove(work.folder)
+        else:
+            out.print(f"{there} of {count} frame(s) are kept: give the same command again to go on")
+        raise
+    _remove(work.folder)
+
+
+def refuse_other(folder: Path, name: str, asked: Recipe, kinds: Iterable[str]) -> None:
+    """Raise InputError where the results of this input were begun otherwise."""
+    asked = _with_results(asked, kinds)
+    for place, begun in _begun(folder, name):
+        if place.name != _name(name, asked):
+            raise InputError(
+                f"{folder / name}: unfinished work {_otherwise(asked, begun)}: resume with the settings it was begun "
+                "with, choose another folder with -o, or add --overwrite"
+            )
+
+
+def clear(folder: Path, name: str) -> None:
+    """Remove what a run left that was killed when it had just finished."""
+    for place, _ in _begun(folder, name):
+        _remove(place)
+
+
+def _with_results(asked: Recipe, kinds: Iterable[str]) -> Recipe:
+    return Recipe(dict(asked.values) | {"results": " ".join(kind or "mean" for kind in kinds)})
+
+
+def _name(name: str, asked: Recipe) -> str:
+    return f".{name}.{asked.digest}.frames"
+
+
+def _begun(folder: Path, name: str) -> list[tuple[Path, Recipe | None]]:
+    """The folders of unfinished work under this name, and their recipes."""
+    found = []
+    ours = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{12}}\.frames")
+    for place in folder.iterdir() if folder.is_dir() else ():
+        if ours.fullmatch(place.name) and place.is_dir() and not place.is_symlink():
+            text = ""
+            with suppress(OSError, UnicodeDecodeError):
+                text = (place / _RECIPE).read_text(encoding="utf-8")
+            found.append((place, recipe.parse(text)))
+    return found
+
+
+def _otherwise(asked: Recipe, begun: Recipe | None) -> str:
+    if begun is None:
+        return "does not say what it is"
+    return f"was begun with {asked.difference(begun) or 'another version of cosdd'}"
+
+
+def _remove(place: Path) -> None:
+    """The folder and the files in it; a worker that was just writing may have to be asked twice."""
+    for _ in range(2):
+        with suppress(OSError):
+            for entry in place.iterdir():
+                entry.unlink(missing_ok=True)
+            place.rmdir()
+            return

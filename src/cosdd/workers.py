@@ -1,0 +1,282 @@
+"""Several processes that share the frames of one input: on this machine, or on those of a Dask cluster.
+
+Each makes whole blocks of frames and puts them where one process alone would have put them (`unfinished`); nothing
+else is shared. So the result is that of one process, bit for bit where each computes with as many threads as it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cosdd import images, outputs
+from cosdd.config import InputError
+from cosdd.denoise import Denoiser, Settings
+from cosdd.lazy import Pixels
+from cosdd.outputs import Wanted
+from cosdd.unfinished import Frame, Make, Unfinished
+
+TRIES = 2  # of a block whose worker ends
+PARTS = 8  # of a stack for each worker of a cluster: small enough that all end at about the same time
+PATIENCE = 60.0  # seconds until what another machine wrote has to be seen here
+
+Team = Callable[[Make, Unfinished], Iterator[float]]  # `make` travels to other processes
+
+
+class Lost(InputError):
+    """Frames whose workers ended without a word, again and again: not the fault of what the user gave."""
+
+    code = 1
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """Denoised frames of one file, for a process that knows nothing yet."""
+
+    model: Path
+    source: Path
+    axes: str | None
+    settings: Settings
+    wanted: Wanted
+
+    def __call__(self, numbers: Iterator[int]) -> Iterator[Frame | float]:
+        denoiser, frames = _opened(self.model, self.source, self.axes)
+        return outputs.by_name(denoiser.stream(frames, self.settings, numbers), self.wanted)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(model: Path, source: Path, axes: str | None) -> tuple[Denoiser, Pixels]:
+    """The model and the frames (n, c, *space), whose pixels the process that shares them out has checked."""
+    denoiser = Denoiser.load(model)
+    return denoiser, images.to_samples(images.read(source, axes), denoiser.spatial)
+
+
+@contextmanager
+def team(count: int, dask: str | None) -> Iterator[Team | None]:
+    """So many processes of this machine, or the workers of a Dask scheduler; None where this process is enough."""
+    if dask is not None:
+        if count > 1:
+            raise InputError("--workers is for this machine and --dask for a cluster: leave out one of them")
+        with _cluster(dask) as found:
+            yield found
+    elif count > 1:
+        with _local(count) as found:
+            yield found
+    else:
+        yield None
+
+
+# ------------------------------------------------------------------------------------------- on this machine
+
+
+@contextmanager
+def _local(count: int) -> Iterator[Team]:
+    """Processes that are started when they are needed and stay for the next file."""
+    context, places = multiprocessing.get_context("spawn"), range(count)
+    threads = max(1, torch.get_num_threads() // count)
+    team: dict[int, tuple[BaseProcess, Connection]] = {}
+
+    def pipe(place: int) -> Connection:
+        if place not in team:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, place, threads), daemon=True)
+            with _deaf():
+                process.start()
+            theirs.close()
+            team[place] = process, ours
+        return team[place][1]
+
+    def dismiss(place: int) -> None:
+        if place in team:
+            process, ours = team.pop(place)
+            ours.close()
+            process.kill()
+            process.join()
+
+    def spread(make: Make, work: Unfinished) -> Iterator[float]:
+        blocks = work.missing()
+        todo, tries, lost = deque(blocks), dict.fromkeys(blocks, 0), []
+        busy: dict[int, int] = {}
+        done = work.count - sum(len(work.frames(block)) for block in blocks)
+        try:
+            while todo or busy:
+                for place in places:
+                    if todo and place not in busy:
+                        busy[place] = todo.popleft()
+                        with suppress(OSError):  # it has ended, which is seen when it should answer
+                            pipe(place).send((make, work, busy[place]))
+                ready = wait([pipe(place) for place in busy])
+                for place in [place for place in busy if pipe(place) in ready]:
+                    block = busy.pop(place)
+                    try:
+                        answer = pipe(place).recv()
+                    except (EOFError, OSError):
+                        dismiss(place)
+                        tries[block] += 1
+                        (todo if tries[block] < TRIES else lost).append(block)
+                        continue
+                    if isinstance(answer, Exception):
+                        raise answer
+                    done += len(work.frames(block))
+                    yield done / work.count
+        finally:
+            for place in busy:  # of a file that is given up
+                dismiss(place)
+        _refuse_lost(work, lost)
+
+    try:
+        yield spread
+    finally:
+        for place in list(team):
+            dismiss(place)
+
+
+def _serve(pipe: Connection, place: int, threads: int) -> None:
+    """A process of `_local`: makes the blocks that it is sent, answers when each is on disk."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    _take_gpu(place)
+    with suppress(EOFError):
+        message = pipe.recv()
+        while True:
+            make, work, _ = message
+
+            def blocks(begun: tuple[Make, Unfinished] = (make, work)) -> Iterator[int]:
+                nonlocal message
+                while (message[0], message[1]) == begun:
+                    yield message[2]
+                    pipe.send(message[2])  # the next one is asked for: this one is on disk
+                    message = pipe.recv()
+
+            try:
+                for _ in work.fill(make, blocks()):
+                    pass
+            except EOFError:
+                raise
+            except Exception as error:
+                pipe.send(error)
+                message = pipe.recv()
+
+
+def _end_with_parent() -> None:
+    """However the process ends that shares out the work: nobody would take the next answer."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _take_gpu(place: int) -> None:
+    """One GPU for each process, in turn, where there are several."""
+    count = torch.cuda.device_count()
+    if count > 1:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[place % count]
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Who is started in here does not hear Ctrl-C, which a terminal sends to all: the first process ends the others."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# ---------------------------------------------------------------------------------------------- on a cluster
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[Team]:
+    try:
+        distributed = importlib.import_module("distributed")
+    except ImportError:
+        raise InputError("--dask needs the package distributed: pip install 'cosdd[cluster]'") from None
+    try:
+        client = distributed.Client(address, timeout=20)
+    except (OSError, ValueError, TimeoutError):
+        raise InputError(f"--dask {address}: no scheduler answers there: start one with dask scheduler") from None
+    with client:
+        if not client.nthreads():
+            raise InputError(f"--dask {address}: the scheduler has no workers: start some with dask worker {address}")
+        yield functools.partial(_by_dask, distributed, client)
+
+
+def _by_dask(distributed: Any, client: Any, make: Make, work: Unfinished) -> Iterator[float]:
+    blocks = work.missing()
+    size = max(1, len(blocks) // (PARTS * max(1, len(client.nthreads()))))
+    parts = [blocks[i : i + size] for i in range(0, len(blocks), size)]
+    done, lost = work.count - sum(len(work.frames(block)) for block in blocks), []
+    tasks = {client.submit(_task, make, work, part, pure=False, retries=TRIES - 1): part for part in parts}
+    try:
+        for task in distributed.as_completed(tasks):
+            error = task.exception()
+            if isinstance(error, distributed.KilledWorker):
+                lost += tasks[task]
+                continue
+            if isinstance(error, FileNotFoundError):
+                raise InputError(
+                    f"{work.folder.parent}: the workers do not find it: models, images and results have to lie on a "
+                    "disk that all machines see under the same name"
+                )
+            if error is not None:
+                raise error
+            done += sum(len(work.frames(block)) for block in tasks[task])
+            yield done / work.count
+    finally:
+        client.cancel(list(tasks))
+    _refuse_lost(work, lost)
+    _wait_for(work)
+
+
+_TURN = threading.Lock()
+
+
+def _task(make: Make, work: Unfinished, blocks: list[int]) -> None:
+    """In a worker of the cluster: one task at a time with all of its threads, however many it would run at once."""
+    worker = importlib.import_module("distributed").get_worker()
+    with _TURN:
+        torch.set_num_threads(worker.state.nthreads)
+        for _ in work.fill(make, iter(blocks)):
+            pass
+
+
+def _wait_for(work: Unfinished) -> None:
+    """Disks that machines share may show late what another one wrote."""
+    end = time.monotonic() + PATIENCE
+    while missing := work.missing():
+        if time.monotonic() > end:
+            raise InputError(
+                f"{work.folder.parent}: {len(missing)} of the frames that the workers wrote are not seen here: results "
+                "have to lie on a disk that all machines see under the same name"
+            )
+        time.sleep(0.5)
+
+
+def _refuse_lost(work: Unfinished, lost: list[int]) -> None:
+    if lost:
+        first = work.frames(min(lost))[0]
+        raise Lost(
+            f"frame {first} and {sum(len(work.frames(block)) for block in lost) - 1} other(s): the worker ended each "
+            f"time, {TRIES} times (out of memory?): the others are kept; give the same command again with fewer "
+            "--workers or a smaller --tile"
+        ) from ChildProcessError()

@@ -1,0 +1,168 @@
+"""Several processes give what one gives, and the death of one of them is no loss."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from cosdd import checkpoint, cli, images, unfinished, workers
+from cosdd.config import InputError
+from cosdd.recipe import Recipe
+from cosdd.unfinished import Unfinished
+
+FRAMES = 6
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    noisy = tiny.stripes(FRAMES)[:, 0]
+    images.write(tmp_path / "noisy.ome.zarr", noisy, images.from_array(noisy, "TYX"))
+    checkpoint.save(tiny.checkpoint(1050.0, 100.0), tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+COMMAND = ["denoise", "model.safetensors", "noisy.ome.zarr", "--samples", "20", "--std", "-o"]
+
+
+def cosdd(*arguments: object) -> int:
+    """The command line in this process; returns the exit code."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["cosdd", *COMMAND, *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    return int(end.value.code or 0)
+
+
+def pixels(folder: Path) -> dict[str, np.ndarray]:
+    assert sorted(path.name for path in folder.iterdir()) == ["noisy.ome.zarr", "noisy_std.ome.zarr"]
+    return {path.name: np.asarray(images.read(path).data) for path in folder.iterdir()}
+
+
+def equal(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def children(pid: int) -> set[int]:
+    tasks = Path(f"/proc/{pid}/task")
+    return {int(child) for file in tasks.glob("*/children") for child in file.read_text().split()}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes as Linux has them")
+def test_processes_give_what_one_gives_also_after_a_kill(folder, capsys):
+    assert cosdd("one") == 0
+    expected = pixels(folder / "one")
+    command = [sys.executable, "-W", "error", "-m", "cosdd", *COMMAND, "several", "--workers", "2"]
+    running = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    began = time.monotonic()
+    while not list((folder / "several").glob(".*.frames/*.npz")):
+        assert running.poll() is None
+        assert time.monotonic() - began < 200
+        time.sleep(0.002)
+    team = children(running.pid)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    while any(alive(child) for child in team):  # nobody computes for nobody
+        assert time.monotonic() - began < 200
+        time.sleep(0.01)
+    assert cosdd("several", "--resume") == 0
+    assert f"of {FRAMES} frame(s) are there already" in capsys.readouterr().out
+    assert equal(pixels(folder / "several"), expected)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Frames of which one ends its process, once or each time."""
+
+    folder: Path
+    times: int
+    error: Exception | None = None
+
+    def __call__(self, numbers):
+        for number in numbers:
+            attempts = list(self.folder.glob("attempt*"))
+            if number == 3 and len(attempts) < self.times:
+                (self.folder / f"attempt{len(attempts)}").touch()
+                if self.error is not None:
+                    raise self.error
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield {"": np.full((1, 2, 2), number, np.float32)}
+
+
+@pytest.fixture(scope="module")
+def team():
+    with workers.team(2, None) as found:
+        yield found
+
+
+def spread(team, folder: Path, times: int, error: Exception | None = None) -> Unfinished:
+    """What is there after the frames were shared out."""
+    with unfinished.opened(folder, "a.tif", Recipe({}), 8, {"": np.dtype(np.float32)}, True) as work:
+        for share in team(Ending(folder, times, error), work):
+            assert 0 < share <= 1
+        assert work.missing() == []
+        like = images.from_array(np.zeros((8, 2, 2)), "TYX")
+        np.testing.assert_array_equal(work.result("", like, "YX")[:, 0, 0], np.arange(8))
+    return work
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_worker_that_ends_is_replaced_and_its_frame_made_again(team, tmp_path):
+    spread(team, tmp_path, 1)
+    assert len(list(tmp_path.glob("attempt*"))) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_frame_that_ends_its_worker_again_is_said_and_the_others_are_kept(team, tmp_path, capsys):
+    with pytest.raises(workers.Lost, match="frame 3 and 0 other") as lost:
+        spread(team, tmp_path, 99)
+    assert lost.value.code == 1
+    assert len(list(tmp_path.glob("attempt*"))) == 2
+    assert len(list(tmp_path.glob(".a.tif.*.frames/*.npz"))) == 7
+    assert "7 of 8 frame(s) are kept" in capsys.readouterr().out
+
+
+def test_what_a_worker_finds_at_fault_is_said_as_here(team, tmp_path):
+    with pytest.raises(InputError, match="chunk 3 cannot be read"):
+        spread(team, tmp_path, 99, InputError("chunk 3 cannot be read"))
+    assert not list(tmp_path.glob(".*"))
+    (tmp_path / "next").mkdir()
+    spread(team, tmp_path / "next", 0)  # the team is ready for the next file
+
+
+def test_gpus_are_taken_in_turn(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    workers._take_gpu(3)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+
+
+def test_a_cluster_gives_what_one_process_gives(folder):
+    distributed = pytest.importorskip("distributed")
+    assert cosdd("one") == 0
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        assert cosdd("several", "--dask", cluster.scheduler_address) == 0
+    assert equal(pixels(folder / "several"), pixels(folder / "one"))
+
+
+def test_a_cluster_that_is_not_there(folder):
+    pytest.importorskip("distributed")
+    with pytest.raises(InputError, match="no scheduler"), workers.team(1, "tcp://127.0.0.1:9"):
+        pass
+    with pytest.raises(InputError, match="leave out one"), workers.team(2, "tcp://127.0.0.1:9"):
+        pass
