@@ -1,6 +1,7 @@
 """``cosdd simulate``: noisy files with clean partners, by recipes that can be looked up afterwards."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,9 @@ def test_the_command_does_what_the_recipe_says(clean, recipe):
     np.testing.assert_array_equal(partner.data, clean)
     assert (noisy.axes, noisy.data.dtype) == ("TYX", np.float32)
     assert noisy.pixel_size["X"] == pytest.approx(0.2)
-    expected = simulate.RECIPES[recipe](clean[:, None] / np.float32(255), np.random.default_rng((3, 0)))
-    np.testing.assert_allclose(noisy.data, expected[:, 0] * 255, rtol=1e-5, atol=1e-4)
+    for number, plane in enumerate(clean):
+        expected = simulate.RECIPES[recipe](plane / np.float32(255), np.random.default_rng((3, 0, number)))
+        np.testing.assert_allclose(noisy.data[number], expected * 255, rtol=1e-5, atol=1e-4)
     assert json.loads(Path("out/simulation.json").read_text())["options"] == simulate.options(recipe, {})
 
 
@@ -97,3 +99,16 @@ def test_full_scale_is_that_of_the_type_or_the_largest_value(tmp_path):
     ):
         np.save(tmp_path / name, array)
         assert simulate.full_scale([tmp_path / name], None) == scale
+
+
+@pytest.mark.parametrize("kind", ["tif", "npy"])
+def test_memory_holds_a_plane_however_many_there_are(tmp_path, kind):
+    path, planes, edge = tmp_path / f"a.{kind}", 64, 256
+    pixels = np.broadcast_to(np.float32(0.5), (planes, edge, edge))
+    images.write(path, pixels, images.from_array(pixels, "TYX"))
+    tracemalloc.start()
+    for _ in simulate.write_all([path], tmp_path, "stripe", {}, axes="TYX"):
+        pass
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < pixels.nbytes / 2

@@ -12,6 +12,7 @@ import difflib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from jaxtyping import Float, Num
 from scipy import ndimage
 from scipy.signal import lfilter
 
-from cosdd import images, writing
+from cosdd import images, lazy, writing
 from cosdd.config import InputError
+from cosdd.lazy import Pixels
 
 # ------------------------------------------------------------------------------------------------ noise
 
@@ -242,7 +244,7 @@ def full_scale(paths: Sequence[Path], axes: str | None) -> float:
         images.check(image, may_be_flat=True)
     if all(image.data.dtype == np.uint8 for image in found):
         return 255.0
-    largest = max(float(np.max(np.asarray(image.data))) for image in found)
+    largest = max(float(block.max()) for image in found for _, block in lazy.blocks(image.data))
     return 1.0 if 0 < largest <= 1 else largest
 
 
@@ -260,8 +262,8 @@ def write_all(
     """Write folder/noisy/NAME and folder/clean/NAME for every file, and what was done to folder/simulation.json.
 
     Both are float32 in the grey values of the file: the noise is that of `scale` (`full_scale` where it is not
-    given) as intensity 1. Yields the share done. Raises InputError before anything is written where an option
-    is at fault or a result exists.
+    given) as intensity 1. A plane is in memory at a time. Yields the share done. Raises InputError before anything
+    is written where an option is at fault or a result exists.
     """
     asked = options(recipe, given)
     if seed < 0:
@@ -287,15 +289,33 @@ def write_all(
         missing = [axis for axis in "YX" if axis not in image.axes]
         if missing:
             raise InputError(f"{path}: axes {image.axes}, expected images with Y and X (say it with --axes)")
-        planes = images.to_samples(image, "YX").astype(np.float32)
-        rng = np.random.default_rng((seed, index))
-        result = RECIPES[recipe](planes / np.float32(scale), rng, **asked) * np.float32(scale)
-        images.write(noisy, images.from_samples(result, image, "YX"), image, overwrite)
-        images.write(clean, images.from_samples(planes, image, "YX"), image, overwrite)
-        yield (index + 1) / len(paths)
+        partner = _Partner(images.to_samples(image, "YX"), RECIPES[recipe], asked, scale, (seed, index))
+        for done, (target, read) in enumerate(((noisy, partner.noisy), (clean, partner.clean)), 1):
+            frames = images.from_frames(read, partner.planes.shape[1:], np.dtype(np.float32), image, "YX")
+            images.write(target, frames, image, overwrite)
+            yield (index + done / 2) / len(paths)
     summary = {"recipe": recipe, "options": asked, "full_scale": scale, "seed": seed, "files": [p.name for p in paths]}
     with writing.whole(folder / SUMMARY) as part:
         part.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Partner:
+    """The planes (n, c, y, x) of a clean image, each made noisy when it is asked for, and every time the same way."""
+
+    planes: Pixels
+    recipe: Callable[..., np.ndarray]
+    options: Mapping[str, Any]
+    scale: float
+    seed: tuple[int, int]
+
+    def clean(self, number: int) -> np.ndarray:
+        return self.planes[number].astype(np.float32)
+
+    def noisy(self, number: int) -> np.ndarray:
+        rng = np.random.default_rng((*self.seed, number))
+        scale = np.float32(self.scale)
+        return self.recipe(self.clean(number) / scale, rng, **self.options) * scale
 
 
 # ------------------------------------------------------------------------------------------------ truth
