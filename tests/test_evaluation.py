@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -148,3 +149,17 @@ def test_folders_are_matched_by_name(files, scene):
     done = cosdd("a", "b")
     assert isinstance(done.exception, InputError)
     assert "1" in str(done.exception)
+
+
+def test_memory_holds_a_few_images_however_many_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "RESAMPLES", 10)
+    noisy = np.random.default_rng(0).normal(100, 9, (100, 32, 32)).astype(np.float32)
+    np.save(tmp_path / "noisy.npy", noisy)
+    np.save(tmp_path / "clean.npy", noisy + 1)
+    stacks = [evaluation.read_planes(tmp_path / f"{name}.npy", axes="TYX") for name in ("clean", "noisy", "noisy")]
+    tracemalloc.start()
+    found = evaluation.evaluate(*stacks)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.images == 100
+    assert peak < noisy.nbytes / 2

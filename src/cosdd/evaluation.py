@@ -7,7 +7,8 @@ taken off, which leaves an unbiased estimate of the error against the clean imag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import bisect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,31 @@ class Evaluation:
         ]
 
 
-def read_planes(source: str | Path, like: Sequence[Path] = (), axes: str | None = None) -> np.ndarray:
+class Planes:
+    """2-D images (n, y, x), each read, or made, when it is asked for."""
+
+    def __init__(self, count: int, size: Sequence[int], plane: Callable[[int], np.ndarray]):
+        self.shape, self._plane = (count, *size), plane
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._plane(index)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[index] for index in range(len(self)))
+
+
+Stack = np.ndarray | Planes
+
+
+def read_planes(source: str | Path, like: Sequence[Path] = (), axes: str | None = None) -> Planes:
     """All 2-D images of a file, a folder or a pattern, (n, y, x), in the order of their names.
 
-    like: files of the same names, where several are meant: the images come in the order of these.
+    They stay in their files. like: files of the same names, where several are meant: the images come in their order.
     Raises InputError where names or sizes do not fit together.
     """
     paths = images.find([source])
@@ -128,7 +150,13 @@ def read_planes(source: str | Path, like: Sequence[Path] = (), axes: str | None 
                 f"{path}: images of {_shape(stack)}, but {paths[0]} has {_shape(stacks[0])}: "
                 "evaluate images of one size at a time"
             )
-    return np.concatenate(stacks)
+    begins = np.cumsum([0, *map(len, stacks)]).tolist()
+
+    def plane(index: int) -> np.ndarray:
+        number = bisect.bisect_right(begins, index) - 1
+        return stacks[number][index - begins[number]]
+
+    return Planes(begins[-1], stacks[0].shape[1:], plane)
 
 
 def _name(path: Path) -> str:
@@ -136,29 +164,30 @@ def _name(path: Path) -> str:
     return path.stem.removesuffix(".ome")
 
 
-def planes(image: Image) -> Num[np.ndarray, "n y x"]:
+def planes(image: Image) -> Planes:
     """All 2-D images of a file, whatever its other axes. Raises InputError for 1-D or unusable images."""
     images.check(image)
     if "Y" not in image.axes:
         name = image.path or "array"
         raise InputError(f"{name}: axes {image.axes}, expected images with Y and X (say it with --axes)")
-    samples = np.asarray(images.to_samples(image, "YX"))
-    return samples.reshape(-1, *samples.shape[-2:])
+    samples = images.to_samples(image, "YX")
+    count, channels, *size = samples.shape
+    return Planes(count * channels, size, lambda index: np.asarray(samples[divmod(index, channels)]))
 
 
 def evaluate(
-    denoised: Num[np.ndarray, "n y x"],
-    reference: Num[np.ndarray, "m y x"],
-    noisy: Num[np.ndarray, "n y x"] | None = None,
+    denoised: Stack,
+    reference: Stack,
+    noisy: Stack | None = None,
     *,
     frames: bool = False,
     data_range: float | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Score every denoised image.
+    """Score every denoised image. Memory holds a few of them, where they come as `Planes`.
 
     Args:
-        denoised: the estimates.
+        denoised: the estimates, (n, y, x).
         reference: clean images, one for each estimate or one for all; with ``frames``, the noisy frames of one
             still scene, of which frame i was denoised to estimate i.
         noisy: what was denoised: it is scored too, and the best Gaussian filter of it (sigma chosen with the
@@ -172,13 +201,13 @@ def evaluate(
     """
     if data_range is not None and not (np.isfinite(data_range) and data_range > 0):
         raise InputError(f"range is {data_range:g}, expected more than 0")
-    denoised, reference = np.asarray(denoised), np.asarray(reference)
     if frames:
         if len(denoised) < 3:
             raise InputError(f"{len(denoised)} frame(s): at least 3 of one scene are needed to score against others")
         noisy = reference
     elif len(reference) == 1:
-        reference = np.broadcast_to(reference, (len(denoised), *reference.shape[1:]))
+        only = reference[0]
+        reference = Planes(len(denoised), reference.shape[1:], lambda _: only)
     for name, stack in (("reference", reference), ("noisy", noisy)):
         if stack is not None and stack.shape != denoised.shape:
             raise InputError(
@@ -189,9 +218,13 @@ def evaluate(
     per_image = {"denoised": judge(denoised)}
     sigma = None
     if noisy is not None:
-        by = "affine_mse" if frames else "mse"
-        filtered, sigma = metrics.best_gaussian_by(noisy, lambda tried: float(np.mean(judge(tried, by)[by])))
-        per_image |= {"noisy": judge(noisy), "gaussian": judge(filtered)}
+        by, unfiltered = "affine_mse" if frames else "mse", noisy
+
+        def filtered(sigma: float) -> Planes:
+            return Planes(len(unfiltered), unfiltered.shape[1:], lambda i: metrics.gaussian(unfiltered[i], sigma))
+
+        sigma = metrics.best_sigma(lambda tried: float(np.mean(judge(filtered(tried), by)[by])))
+        per_image |= {"noisy": judge(noisy), "gaussian": judge(filtered(sigma))}
     rng = np.random.default_rng(seed)
     picks = rng.integers(len(denoised), size=(RESAMPLES, len(denoised)))
     scores = {
@@ -204,7 +237,7 @@ def evaluate(
 Judge = Callable[..., dict[str, list[float]]]
 
 
-def _against_clean(reference: np.ndarray, data_range: float | None) -> Judge:
+def _against_clean(reference: Stack, data_range: float | None) -> Judge:
     found: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
         "mse": lambda image, truth: float(np.mean((image.astype(np.float64) - truth) ** 2)),
     }
@@ -216,27 +249,30 @@ def _against_clean(reference: np.ndarray, data_range: float | None) -> Judge:
         if min(reference.shape[-2:]) >= SSIM_EDGE:
             found["ssim"] = lambda image, truth: metrics.ssim(image, truth, data_range or "reference")
 
-    def judge(stack: np.ndarray, only: str | None = None) -> dict[str, list[float]]:
-        return {
-            name: [metric(image, truth) for image, truth in zip(stack, reference, strict=True)]
-            for name, metric in found.items()
-            if only in (None, name)
-        }
+    def judge(stack: Stack, only: str | None = None) -> dict[str, list[float]]:
+        scores: dict[str, list[float]] = {name: [] for name in found if only in (None, name)}
+        for image, truth in zip(stack, reference, strict=True):
+            for name, values in scores.items():
+                values.append(found[name](image, truth))
+        return scores
 
     return judge
 
 
-def _against_frames(frames: np.ndarray, data_range: float | None) -> Judge:
+def _against_frames(frames: Stack, data_range: float | None) -> Judge:
     """Errors against the mean of the other frames, less the error of that mean itself."""
-    total = frames.sum(0, dtype=np.float64)
-    squares = np.square(frames, dtype=np.float64).sum(0)
+    total, squares = np.zeros(frames.shape[1:]), np.zeros(frames.shape[1:])
+    for frame in frames:
+        total += frame
+        squares += np.square(frame, dtype=np.float64)
     others = len(frames) - 1
 
-    def judge(stack: np.ndarray, only: str | None = None) -> dict[str, list[float]]:
+    def judge(stack: Stack, only: str | None = None) -> dict[str, list[float]]:
         found: dict[str, list[float]] = {"mse": [], "affine_mse": []}
         if data_range is not None:
             found["psnr_range"] = []
-        for image, frame in zip(stack, frames.astype(np.float64), strict=True):
+        for image, measured in zip(stack, frames, strict=True):
+            frame = measured.astype(np.float64)
             mean = (total - frame) / others
             variance = (squares - frame**2) / others - mean**2
             own = float(variance.clip(0).mean()) / (others - 1)  # of the mean: its noise is not the image's fault
@@ -260,9 +296,9 @@ def _interval(values: Float[np.ndarray, " n"], picks: Num[np.ndarray, "k n"]) ->
     return Score(float(values.mean()), float(low), float(high))
 
 
-def _size(stack: np.ndarray) -> str:
+def _size(stack: Stack) -> str:
     return f"{len(stack)} image(s) of {_shape(stack)}"
 
 
-def _shape(stack: np.ndarray) -> str:
+def _shape(stack: Stack) -> str:
     return " x ".join(map(str, stack.shape[1:])) + " pixels"

@@ -182,40 +182,50 @@ def best_gaussian_by(
     stack = np.asarray(noisy, np.float32)
     if stack.ndim < 2:
         raise InputError(f"noisy image has shape {stack.shape}, expected (..., y, x)")
+    chosen = best_sigma(lambda sigma: score(gaussian(stack, sigma)), max_sigma)
+    return gaussian(stack, chosen), chosen
+
+
+def gaussian(image: Num[np.ndarray, "*stack y x"], sigma: float) -> Float[np.ndarray, "*stack y x"]:
+    """Each image of a stack under a Gaussian filter of this sigma in pixels, float32; 0: as it is."""
+    image = np.asarray(image, np.float32)
+    return ndimage.gaussian_filter(image, sigma, axes=(-2, -1)) if sigma else image.copy()
+
+
+def best_sigma(score: Callable[[float], float], max_sigma: float = 16.0) -> float:
+    """The sigma in pixels, 0 to about `max_sigma`, of the filter that scores lowest; `score` filters and looks.
+
+    Raises InputError where max_sigma is not above 0.3.
+    """
     if not max_sigma > 0.3:
         raise InputError(f"max_sigma is {max_sigma} pixels, expected more than 0.3")
-
-    def filtered(sigma: float) -> np.ndarray:
-        return ndimage.gaussian_filter(stack, sigma, axes=(-2, -1)) if sigma else stack.copy()
-
     # A coarse pass (steps of 15 %) finds the valley, whatever the shape of the score; it stops once the score
     # has risen for a while, because wide filters are the slow ones.
-    sigmas, scores = [0.0], [score(filtered(0.0))]
+    sigmas, scores = [0.0], [score(0.0)]
     sigma = 0.3
     while sigma <= max_sigma and len(scores) - int(np.argmin(scores)) <= 6:
         sigmas.append(sigma)
-        scores.append(score(filtered(sigma)))
+        scores.append(score(sigma))
         sigma *= 1.15
     best = int(np.argmin(scores))
     if best == 0:
-        return filtered(0.0), 0.0
+        return 0.0
     # Golden-section search between the neighbours of the best.
     low, high = sigmas[best - 1], sigmas[min(best + 1, len(sigmas) - 1)]
     golden = (np.sqrt(5) - 1) / 2
     left, right = high - golden * (high - low), low + golden * (high - low)
-    score_left, score_right = score(filtered(left)), score(filtered(right))
+    score_left, score_right = score(left), score(right)
     while high - low > 0.005 * high:
         if score_left <= score_right:
             high, right, score_right = right, left, score_left
             left = high - golden * (high - low)
-            score_left = score(filtered(left))
+            score_left = score(left)
         else:
             low, left, score_left = left, right, score_right
             right = low + golden * (high - low)
-            score_right = score(filtered(right))
+            score_right = score(right)
     candidates = [(scores[best], sigmas[best]), (score_left, left), (score_right, right)]
-    chosen = float(min(candidates)[1])
-    return filtered(chosen), chosen
+    return float(min(candidates)[1])
 
 
 def autocorrelation(
