@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,37 @@ def test_two_processes_end_with_the_weights_of_one(tmp_path, method):
     for name, value in one.network.state_dict().items():
         torch.testing.assert_close(two.network.state_dict()[name], value, rtol=1e-3, atol=2e-4)
     assert [entry["nll"] for entry in two.history] == pytest.approx([entry["nll"] for entry in one.history], rel=1e-4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_several_processes_that_are_interrupted_end_together_with_a_model(tmp_path, number):
+    """Ctrl-C reaches torchrun and all that it started; a scheduler's SIGTERM torchrun alone, which passes it on."""
+    tifffile.imwrite(tmp_path / "stack.tif", stripes(12)[:, 0], metadata={"axes": "TYX"}, imagej=False)
+    model, log = tmp_path / "m.safetensors", tmp_path / "log"
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "cosdd"]
+    line += ["train", tmp_path / "stack.tif", "-o", model, *settings("blind-row"), "--set", "train.steps=1000000"]
+    with log.open("w") as file:
+        group = subprocess.Popen(
+            [*map(str, line), "--set", "train.snapshot=0.01"], stdout=file, stderr=file, start_new_session=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    try:
+        began = time.perf_counter()
+        while not model.with_suffix(".run.safetensors").exists():
+            assert time.perf_counter() - began < 300
+            assert group.poll() is None, log.read_text()
+            time.sleep(0.05)
+        (os.killpg if number == signal.SIGINT else os.kill)(group.pid, number)
+        group.wait(60)
+    finally:
+        if group.poll() is None:
+            os.killpg(group.pid, signal.SIGKILL)
+    said = log.read_text()
+    assert said.count("keeping the best model so far") == 1
+    assert said.count("model: ") == 1
+    assert "src/cosdd" not in said  # torchrun shows a traceback of its own
+    assert cosdd.load(model).checkpoint.steps > 0
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_scripts_for_a_cluster_are_shell_and_name_options_that_exist():

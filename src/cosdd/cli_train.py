@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -48,6 +48,7 @@ def train(
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: a model file ends in .safetensors: use -o {output.with_suffix('.safetensors')}")
     history, saved = output.with_suffix(".history.csv"), snapshot.path_for(output)
+    context.with_resource(processes.patient())
     if processes.rank() > 0:  # the first process speaks and writes
         if resume and output.exists() and not saved.exists():
             return  # trained to the end already, as the first one says
@@ -180,8 +181,9 @@ def _train_along(ready: Ready, saved: Path | None) -> None:
     run = training.start(ready.settings, ready.frames)
     if saved is not None and saved.exists():
         snapshot.restore(run, saved)
-    for _ in training.fit(run):
-        pass
+    with suppress(KeyboardInterrupt):  # of which the first process tells
+        for _ in training.fit(run):
+            pass
 
 
 def _describe_run(run: Run, notes: Sequence[str]) -> None:

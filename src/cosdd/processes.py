@@ -7,7 +7,9 @@ budget is used, whether a validation gained), because the first one's clock and 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -58,6 +60,33 @@ def agreed(values: Sequence[float], device: torch.device) -> list[float]:
     tensor = torch.tensor(values, dtype=kind, device=device)
     torch.distributed.broadcast(tensor, 0)
     return tensor.tolist()
+
+
+_heard: list[int] = []  # signals that ask for an end
+
+
+@contextmanager
+def patient() -> Iterator[None]:
+    """Where several train together, Ctrl-C and SIGTERM stop none of them at once: the others would wait for it, and
+    the first one's model would be lost. They end after the same update, see `told_to_end`. torchrun passes such a
+    signal on to all of them, a second time where the terminal did already, and kills whoever is still there later.
+    """
+    if count() == 1:
+        yield
+        return
+    asking = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda n, _: _heard.append(n)) for number in asking}
+    try:
+        yield
+    finally:
+        _heard.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def told_to_end() -> bool:
+    """Was there such a signal? The first process decides for all, through `agreed`."""
+    return bool(_heard)
 
 
 def leave() -> None:

@@ -146,7 +146,8 @@ def fit(run: Run) -> Iterator[Record]:
         run.step += 1
         follow(run)
         run.seconds += time.perf_counter() - began
-        (run.seconds,) = processes.agreed([run.seconds], run.fabric.device)
+        agreed = processes.agreed([run.seconds, float(processes.told_to_end())], run.fabric.device)
+        run.seconds, told_to_end = agreed
         after = progress(run)
 
         if train.schedule == "plateau":
@@ -159,6 +160,9 @@ def fit(run: Run) -> Iterator[Record]:
             validation = validate(run)
             run.seconds += time.perf_counter() - began
         yield Record(run.step, run.seconds, min(after, 1.0), lr(run), losses, validation)
+        if told_to_end:  # all of several processes, after the same update
+            processes.leave()
+            raise KeyboardInterrupt
     processes.leave()
 
 
