@@ -227,7 +227,7 @@ def reliability() -> str:
 
 
 def endured() -> list[str]:
-    """What `make gauntlet`, `make fuzz` and `python -m benchmarks.resume`, also with `--store`, found."""
+    """What `make gauntlet`, `make fuzz` and `python -m benchmarks.resume` found."""
     lines = []
     if entry := _read("gauntlet"):
         found, commands = entry["results"], entry["results"]["commands"]
@@ -246,13 +246,11 @@ def endured() -> list[str]:
             f"(`{entry['command']}`; {_machine(entry)}.)"
         )
     if entry := _read("resume_store"):
-        runs = entry["results"]["runs"]
-        same, inside = sum(run["bit_identical"] for run in runs), sum(run["frames_there"] > 0 for run in runs)
+        found = entry["results"]
         lines.append(
-            f"- Denoising a stack of {entry['results']['frames']} frames into OME-Zarr, killed once at a random moment "
-            f"and resumed: {same} of {len(runs)} identical bit for bit, {inside} of them went on inside the stack, "
-            f"{sum(len(run['left_behind']) for run in runs)} files left behind. "
-            f"(`{entry['command']}`; {_machine(entry)}.)"
+            f"- Denoising a stack of {found['frames']} frames into OME-Zarr, killed at a random moment and resumed: "
+            f"{found['bit_identical']} of {found['kills']} identical bit for bit, {found['inside']} of them went on "
+            f"inside the stack, {found['left_behind']} files left behind. (`{entry['command']}`; {_machine(entry)}.)"
         )
     if entry := _read("faults"):
         for what, outcomes in entry["results"].items():

@@ -1,17 +1,13 @@
-"""Can work be lost? ``python -m benchmarks.resume [--kills 10 --steps 400] [--store]``.
+"""Can a training run be lost? ``python -m benchmarks.resume [--kills 10 --steps 400]``.
 
-For each method of training: one run to the end; then the same run killed (SIGKILL) at random moments and resumed,
-once for each kill, until it ends. The weights have to be the same, bit for bit. With ``--store``: a stack denoised
-into OME-Zarr, once in peace, and once for each kill, which is followed by one resumption: the pixels have to be the
-same, bit for bit.
+For each method: one run to the end; then the same run killed (SIGKILL) at random moments and resumed, once for each
+kill, until it ends. The weights have to be the same, bit for bit.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
-import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,58 +53,11 @@ def killed(folder: Path, method: str, steps: int, kills: int, seconds: float, rn
     return hit
 
 
-def store(kills: int) -> dict[str, Any]:
-    """Denoise a stack into OME-Zarr, each time killed once and resumed."""
-    frames, rng, found = 24, random.Random("store"), []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        noisy = simulate.heavy(specimen(frames, 64, 0), np.random.default_rng(0))
-        images.write(folder / "noisy.tif", noisy, images.from_array(noisy, "TYX"))
-        whole(folder, "cosdd", 5)
-        line = [sys.executable, "-m", "cosdd", "denoise", "model.safetensors", "noisy.tif", "--format", "ome.zarr"]
-        line += ["--std", "--samples", "50", "--resume", "-o"]
-
-        def run(output: str, after: float | None) -> tuple[float, str, bool]:
-            """Seconds, what it said, and whether the kill came in time."""
-            began = time.perf_counter()
-            process = subprocess.Popen([*line, output], cwd=folder, stdout=subprocess.PIPE, text=True)
-            try:
-                said, _ = process.communicate(timeout=after)
-                assert process.returncode == 0
-                return time.perf_counter() - began, said, False
-            except subprocess.TimeoutExpired:
-                process.kill()
-                return time.perf_counter() - began, process.communicate()[0], True
-
-        def pixels(output: str) -> list[np.ndarray]:
-            return [np.asarray(images.read(folder / output / f"noisy{end}.ome.zarr").data) for end in ("", "_std")]
-
-        seconds, _, _ = run("peace", None)
-        expected = pixels("peace")
-        while len(found) < kills:
-            output = f"kill{len(found)}"
-            _, _, hit = run(output, rng.uniform(0, seconds))
-            if not hit:
-                shutil.rmtree(folder / output)
-                continue
-            _, said, _ = run(output, None)
-            there = re.search(r"going on: (\d+) of", said)
-            same = all(np.array_equal(a, b) for a, b in zip(pixels(output), expected, strict=True))
-            left = [file.name for file in (folder / output).iterdir() if file.name.startswith(".")]
-            found.append({"frames_there": int(there[1]) if there else 0, "bit_identical": same, "left_behind": left})
-            print(found[-1], flush=True)
-    return {"frames": frames, "seconds_whole": round(seconds, 1), "runs": found}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--store", action="store_true")
     asked = parser.parse_args()
-    if asked.store:
-        print(write("resume_store", f"python -m benchmarks.resume --store --kills {asked.kills}", store(asked.kills)))
-        return
     results: dict[str, Any] = {}
     for method in ("blind-row", "cosdd"):
         with tempfile.TemporaryDirectory() as name:

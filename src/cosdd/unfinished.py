@@ -104,7 +104,8 @@ class Unfinished:
         arrays, clipped = {}, []
         for ending, kind in self.kinds.items():
             fitted = [_fitted(frame[ending], kind) for frame in made]
-            arrays[_FRAMES + ending] = np.stack([frame for frame, _ in fitted])
+            frames = [frame for frame, _ in fitted]
+            arrays[_FRAMES + ending] = np.stack(frames) if len(frames) > 1 else frames[0][None]  # no copy
             clipped.append(sum(count for _, count in fitted))
         part = self.folder / f"{secrets.token_hex(8)}.part"
         with part.open("xb") as file:
