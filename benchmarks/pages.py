@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cosdd
+from benchmarks.paper import page as paper
 from benchmarks.table import page as table
 from cosdd import config, denoise, generation
 
@@ -41,11 +42,14 @@ PUBLIC: dict[str, Any] = {
 }
 
 
-def filled(path: Path, lines: list[str]) -> str:
-    """The page with its block of results filled in."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + after
+def filled(path: Path, *blocks: list[str]) -> str:
+    """The page with its blocks of results filled in, in their order."""
+    page, rest = "", path.read_text(encoding="utf-8")
+    for lines in blocks:
+        before, _, rest = rest.partition(BEGIN)
+        _, _, rest = rest.partition(END)
+        page += before + BEGIN + "\n" + "\n".join(lines) + "\n" + END
+    return page + rest
 
 
 def readme() -> str:
@@ -356,12 +360,27 @@ def checkerboard() -> list[str]:
 
 
 def how_it_works() -> str:
-    return filled(ROOT / "docs" / "how-it-works.md", generated())
+    told = {name: experiment(name) for name in paper.EXPERIMENTS}
+    if not paper.found("noise"):
+        told["noise"] = earlier_noise()
+    told["noise"] += speed()
+    return filled(ROOT / "docs" / "how-it-works.md", *told.values())
 
 
-def generated() -> list[str]:
-    """What `python -m benchmarks.noise` and `python -m benchmarks.sampling` measured."""
-    lines = []
+def experiment(name: str) -> list[str]:
+    """What `python -m benchmarks.paper NAME` found."""
+    entry = paper.found(name)
+    return paper.lines(name, _machine(entry) if entry else "")
+
+
+def earlier_noise() -> list[str]:
+    """What `python -m benchmarks.noise` measured, until `python -m benchmarks.paper noise` was run."""
+    lines = [
+        "![True and generated noise of each kind](images/generated_noise.png)",
+        "",
+        "*True noise and generated noise side by side, each pair in the same greys; 64 pixels of one test image.*",
+        "",
+    ]
     if entry := _read("noise"):
         lines += [
             f"`{entry['command']}`; {_machine(entry)}.",
@@ -380,16 +399,22 @@ def generated() -> list[str]:
                 f"| {run['along_worst']:.3f} | {run['across_worst']:.3f} | {100 * run['variance_worst']:+.0f} % "
                 f"| {100 * (errors[4] + errors[5]) / 2:.0f} % |"
             )
-    if entry := _read("sampling"):
-        run = entry["results"]
-        lines += [
-            "",
-            f"Speed, `{entry['command']}`: {run['samples']} samples of the noise of a {run['size'][0]} x "
-            f"{run['size'][1]} image, {run['decoder']}: {run['naive_seconds']:,.0f} s with the whole prefix for each "
-            f"column ({run['naive_is']}), **{run['cached_seconds']:.1f} s** with remembered columns, "
-            f"{run['times_quicker']:.0f} times quicker; {_machine(entry)}.",
-        ]
     return lines
+
+
+def speed() -> list[str]:
+    """What `python -m benchmarks.sampling` measured."""
+    entry = _read("sampling")
+    if not entry:
+        return []
+    run = entry["results"]
+    return [
+        "",
+        f"Speed, `{entry['command']}`: {run['samples']} samples of the noise of a {run['size'][0]} x "
+        f"{run['size'][1]} image, {run['decoder']}: {run['naive_seconds']:,.0f} s with the whole prefix for each "
+        f"column ({run['naive_is']}), **{run['cached_seconds']:.1f} s** with remembered columns, "
+        f"{run['times_quicker']:.0f} times quicker; {_machine(entry)}.",
+    ]
 
 
 def report() -> str:

@@ -79,8 +79,10 @@ def test_one_command_measures_and_draws_and_the_page_tells_it(name, laboratory):
         else:
             assert np.asarray(Image.open(laboratory / picture)).std() > 5
     told = page.lines(name, "a machine")
-    assert told[0].startswith(f"`{entry['command']}`; a machine. Models of method cosdd: ")
-    assert told[2:-2] == module.table(entry["results"])
+    assert all(f"(images/paper/{picture})" in "".join(told) for picture in PICTURES[name])
+    table = told[told.index("", told.index(next(line for line in told if line.startswith("`")))) + 1 : -2]
+    assert table == module.table(entry["results"])
+    assert any(f"`{entry['command']}`; a machine. Models of method cosdd: " in line for line in told)
 
 
 def test_models_are_used_again_and_rows_measured_again_alone(laboratory):
@@ -90,6 +92,10 @@ def test_models_are_used_again_and_rows_measured_again_alone(laboratory):
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert list(second["results"]) == ["bsd400-row-ar blind-row", "dark blind-row"]
     assert second["results"]["bsd400-row-ar blind-row"] == first["results"]["bsd400-row-ar blind-row"]
+
+
+def test_what_is_not_measured_is_said(laboratory):
+    assert page.lines("samples", "") == ["Not measured yet: `python -m benchmarks.paper samples`."]
 
 
 def test_an_unknown_name_is_refused():

@@ -64,7 +64,8 @@ def go(asked: argparse.Namespace) -> list[str]:
     places = [f"{of} {by}" for of in module.NAMES for by in module.METHODS]
     results = {place: found[place] for place in places if place in found}
     module.summarise(results)
-    record.write(name, f"python -m benchmarks.paper {asked.experiment} --{size.name}", results)
+    steps = f" --steps {asked.steps}" if asked.steps else ""
+    record.write(name, f"python -m benchmarks.paper {asked.experiment} --{size.name}{steps}", results)
     return module.table(results)
 
 
