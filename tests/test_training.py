@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from tiny import TRAIN, frames, settings, shaken, stripes
+from tiny import MODEL, TRAIN, frames, settings, shaken, stripes
 
 import cosdd
 from cosdd import config, training
@@ -347,6 +347,26 @@ def test_one_bad_batch_does_not_cost_the_run(block, clip):
     assert not same(parameters(run), before)
     assert all(torch.isfinite(value).all() for value in weights(run).values())
     assert math.isfinite(run.history[-1]["elbo"])
+    assert all(torch.isfinite(value).all() for value in training.finish(run).network.state_dict().values())
+
+
+@pytest.mark.parametrize("method", ["blind-row", "cosdd"])
+def test_infinite_pixels_cost_the_update_they_are_in(method, monkeypatch):
+    batch = Frames.batch
+
+    def spoiled(self, seed, step, *more):
+        crops = batch(self, seed, step, *more)
+        if step in (2, 5):
+            crops[0, ..., :3] = np.inf
+        return crops
+
+    monkeypatch.setattr(Frames, "batch", spoiled)
+    small = {"method": method, "model": MODEL, "blind_row": {"features": [4]}, "train": TRAIN | {"steps": 8}}
+    run = training.start(config.build("tiny", small), frames())
+    for _ in training.fit(run):
+        pass
+    assert run.skipped == 2
+    assert math.isfinite(run.history[-1]["nll"])
     assert all(torch.isfinite(value).all() for value in training.finish(run).network.state_dict().values())
 
 

@@ -64,7 +64,9 @@ class RowEvidence(torch.autograd.Function):
         covariance.addcmul_(scale[..., :, None] * kernel, scale[..., None, :]).add_(steady)
         diagonal = covariance.diagonal(dim1=-2, dim2=-1)
         diagonal.add_(white + NUGGET * diagonal.amax(-1, keepdim=True))
-        cholesky = torch.linalg.cholesky(covariance)
+        # Without an error where there is no factor: the loss is not finite then, and training leaves out the update.
+        cholesky, failed = torch.linalg.cholesky_ex(covariance)
+        cholesky[..., 0, 0].masked_fill_(failed != 0, torch.nan)
         eye = torch.eye(residual.shape[-1], dtype=residual.dtype, device=residual.device).expand_as(cholesky)
         whitener = torch.linalg.solve_triangular(cholesky, eye, upper=False)
         z = whitener @ residual[..., None]
