@@ -3,7 +3,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: install demo test lint gauntlet fuzz docs clean
+.PHONY: install demo test test-oldest lint gauntlet fuzz audit docs clean
 install: .venv/installed
 
 # torch first and by its pin, so that nothing else chooses another. On Linux without a GPU, point pip at a CPU
@@ -26,6 +26,21 @@ lint: install
 test: lint
 	$(BIN)/pytest
 
+# The oldest version of everything that pyproject.toml admits, in an environment of its own: do the numbers agree?
+# Python 3.11, as older libraries know no newer one. As with torch above, point pip at a CPU build beforehand.
+test-oldest:
+	python3.11 -m venv .venv-oldest
+	sed -n '/^dependencies = \[/,/^\]/s/^ *"\([a-z0-9-]*\)>=\([0-9.]*\).*/\1==\2/p' pyproject.toml > .venv-oldest/oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet -r .venv-oldest/oldest.txt pytest hypothesis beartype
+	.venv-oldest/bin/python -m pip install --quiet --no-deps -e .
+	.venv-oldest/bin/python -m pytest -W default tests/test_numbers.py tests/test_end_to_end.py tests/test_checkpoint.py
+
+# Known vulnerabilities in the pinned versions, which asks the database of PyPI, and what bandit finds in the source.
+audit: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check bandit pip-audit
+	$(BIN)/bandit -q -c pyproject.toml -r src
+	$(BIN)/pip-audit -r constraints.txt --no-deps --disable-pip
+
 gauntlet: install
 	COSDD_GAUNTLET=full $(BIN)/python -m pytest tests/gauntlet tests/test_numbers.py
 
@@ -40,4 +55,4 @@ fuzz: install
 	PYTHONPATH=tests:. $(BIN)/python -m gauntlet.fuzz
 
 clean:
-	rm -rf .venv demo site
+	rm -rf .venv .venv-oldest demo site

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree  # nosec B405 (see _ome_pixels)
+from xml.etree import ElementTree  # nosec B405
 
 import imagecodecs
 import numpy as np
@@ -436,7 +436,7 @@ def _ome_pixels(tif: tifffile.TiffFile, path: Path) -> ElementTree.Element | Non
         return None
     if "<!DOCTYPE" in text or "<!ENTITY" in text:  # nothing OME needs, and the way in which XML grows or reaches out
         raise refusal(path, "its OME-XML declares entities", "plain OME-XML", "save it again, e.g. with Fiji")
-    elements = list(ElementTree.fromstring(text).iter())  # nosec B314 (no entities, as was just checked)
+    elements = list(ElementTree.fromstring(text).iter())  # nosec B314
     for name in (element.get("FileName") for element in elements):
         if name and (Path(name).name != name or "\\" in name):
             raise refusal(path, f"its OME-XML names the file {name:.80}", "files of the same folder", "save it again")
