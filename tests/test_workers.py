@@ -160,8 +160,9 @@ def test_a_cluster_gives_what_one_process_gives(folder):
     assert equal(pixels(folder / "several"), pixels(folder / "one"))
 
 
-def test_a_cluster_that_is_not_there(folder):
+def test_a_cluster_that_is_not_there(monkeypatch):
     pytest.importorskip("distributed")
+    monkeypatch.setattr(workers, "CONNECTING", 0.5)
     with pytest.raises(InputError, match="no scheduler"), workers.team(1, "tcp://127.0.0.1:9"):
         pass
     with pytest.raises(InputError, match="leave out one"), workers.team(2, "tcp://127.0.0.1:9"):

@@ -33,6 +33,7 @@ from cosdd.unfinished import Frame, Make, Unfinished
 
 TRIES = 2  # of a block whose worker ends
 PARTS = 8  # of a stack for each worker of a cluster: small enough that all end at about the same time
+CONNECTING = 20.0  # seconds within which a scheduler has to answer
 PATIENCE = 60.0  # seconds until what another machine wrote has to be seen here
 
 Team = Callable[[Make, Unfinished], Iterator[float]]  # `make` travels to other processes
@@ -212,7 +213,7 @@ def _cluster(address: str) -> Iterator[Team]:
     except ImportError:
         raise InputError("--dask needs the package distributed: pip install 'cosdd[cluster]'") from None
     try:
-        client = distributed.Client(address, timeout=20)
+        client = distributed.Client(address, timeout=CONNECTING)
     except (OSError, ValueError, TimeoutError):
         raise InputError(f"--dask {address}: no scheduler answers there: start one with dask scheduler") from None
     with client:
