@@ -23,6 +23,7 @@ from cosdd.generation import Generated
 from cosdd.images import Image
 from cosdd.lazy import Pixels
 from cosdd.model import COSDD, BlindRow
+from cosdd.model.quick import quick
 from cosdd.progress import out
 from cosdd.pyramid import Cut
 
@@ -31,7 +32,7 @@ SMALLEST_TILE = 2**14  # pixels; where even that is too much for memory, smaller
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
 # Pixels that go through the networks together: as many samples as fit. Results do not depend on it.
 PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**22}
-GROUP = 8  # samples that share one encoding of a tile
+NEAR = {"cpu": 2**17}  # a tile of so many pixels stays near the processor, in its caches
 
 
 @dataclass(frozen=True)
@@ -290,7 +291,7 @@ class Denoiser:
         if settings.flips and not isinstance(network, BlindRow):
             raise InputError("--flips is for blind-row models: this one averages over samples; try more --samples")
         where = device.best()
-        network = network.to(where)
+        network = (quick(network) if isinstance(network, COSDD) else network).to(where)
         known = None
         if self.checkpoint.settings.train.outliers:
             known = outliers.measure(data.pieces([frames], 1 << 20))
@@ -346,7 +347,10 @@ class Denoiser:
             assert network.direct is not None
             part, tail = network.direct, 0
         while True:
-            cut = pyramid.plan(part, x.shape[2:], pixels, edge, tail)
+            cut = pyramid.plan(
+                part, window[2:], x.shape[2:], pixels,
+                edge=edge, tail=tail, rounds=1 if settings.direct else settings.samples, near=NEAR.get(x.device.type),
+            )  # fmt: skip
             try:
                 for share in self._tiled(network, x, window, cut, index, settings):
                     yield (index + share) / count if isinstance(share, float) else share
@@ -407,7 +411,7 @@ class Denoiser:
     ) -> Iterator[float]:
         """Sample clean images into the mean and what is given beside it; yields how many are done."""
         features: list[Tensor] = []
-        for group in _batches(range(settings.samples), GROUP):
+        for group in _batches(range(settings.samples), pyramid.GROUP):
             down = self._down(network, cut, coarse, index, settings.seed, group)
             for number, tile in enumerate(cut.tiles):
                 seen, inner = x[(..., *tile.seen)], (..., *tile.inner)

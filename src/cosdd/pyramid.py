@@ -21,6 +21,8 @@ from cosdd.model.layers import hand_over
 from cosdd.model.unet import UNet
 from cosdd.tiles import Tile
 
+GROUP = 8  # samples that share one way up of a tile
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -47,30 +49,60 @@ class Cut:
 
 def plan(
     network: Ladder | UNet,
+    window: Sequence[slice],
     space: Sequence[int],
     pixels: int,
+    *,
     edge: int | None = None,
     tail: int = 0,
+    rounds: int = 1,
+    near: int | None = None,
     level: int | None = None,
 ) -> Cut:
-    """Cut a network for an image of size ``space``, whose edges are multiples of its stride.
+    """Cut a network where the work is least, to make what lies in the window of an image of size ``space``.
 
-    pixels: as many may go through the network together; through its coarse levels, as many as take the same memory.
-    edge: of the tiles, in pixels; not given: as large as ``pixels`` allows. tail: how far what follows the network
-    sees. level: the first coarse one; not given: the finest for which there is memory, as tiles then see the least.
+    space: edges are multiples of the network's stride. pixels: as many may go through the network together; through
+    its coarse levels, as many as take the same memory. edge: of the tiles, in pixels; not given: as large as memory
+    allows, or as stay near the processor. tail: how far what follows the network sees. rounds: samples. near: pixels
+    that stay so near; not given: all. level: the first coarse one, where it is not to be chosen.
     """
-    fits = math.prod(space) <= pixels if edge is None else max(space) <= edge
-    levels, sight, counts = len(network.counts), network.sight, network.counts
-    if level is None:
-        memory = [
-            math.prod(space) // stride ** len(space) * count / counts[0]
-            for stride, count in zip(sight.strides, counts, strict=True)
-        ]
-        level = levels if fits else next((at for at in range(1, levels) if memory[at] <= pixels), levels)
-    stride = sight.period(level)
-    parts = tiles.plan(space, sight.halo(level, tail), stride, pixels, edge)
-    entering = tiles.plan(space, sight.entering_halo(level), stride, pixels, edge) if level < levels else []
-    return Cut(network, level, stride, entering, parts)
+    sight, counts, near = network.sight, network.counts, near or pixels
+    whole, cuts = [slice(0, size) for size in space], []
+    for at in range(1, len(counts) + 1) if level is None else [level]:
+        stride, entering = sight.period(at), []
+        if at < len(counts):
+            if math.prod(space) // stride ** len(space) * counts[at] > pixels * counts[0]:
+                continue
+            entering = _quickest(near, whole, space, sight.entering_halo(at), stride, pixels, edge)
+        parts = _quickest(near, window, space, sight.halo(at, tail), stride, pixels, edge)
+        cuts.append(Cut(network, at, stride, entering, parts))
+    # Above all, tiles fit into memory; where halos are wider than all that does, those that need the least of it.
+    return min(
+        cuts, key=lambda cut: (max(pixels, *(tile.pixels for tile in cut.tiles)), _work(cut, space, rounds, near))
+    )
+
+
+def _quickest(
+    near: int, window: Sequence[slice], space: Sequence[int], halo: int, stride: int, pixels: int, edge: int | None
+) -> list[Tile]:
+    """Large tiles, of which less is seen by several, or small ones, which stay near the processor."""
+    plans = [tiles.plan(window, space, halo, stride, most, edge) for most in (pixels, min(pixels, near))]
+    return min(plans, key=lambda plan: _looks(plan, near))
+
+
+def _looks(plan: list[Tile], near: int) -> float:
+    """Pixels that are looked at; those that do not stay near the processor take half as long again."""
+    return sum(tile.pixels * (1.5 if tile.pixels > near else 1.0) for tile in plan)
+
+
+def _work(cut: Cut, space: Sequence[int], rounds: int, near: int) -> float:
+    """About how long it takes; the way up takes half as long as the way down."""
+    levels = zip(cut.network.sight.strides, cut.network.counts, strict=True)
+    work = [count**2 / stride ** len(space) for stride, count in levels]
+    fine, coarse, what_follows = sum(work[: cut.level]), sum(work[cut.level :]), cut.network.counts[0] ** 2
+    groups = 1 if len(cut.tiles) == 1 else -(-rounds // GROUP)
+    tiled = _looks(cut.tiles, near) * (rounds * (fine + what_follows) + groups * fine / 2)
+    return tiled + _looks(cut.entering, near) * fine / 2 + math.prod(space) * coarse * (rounds + 0.5)
 
 
 def coarse(cut: Cut, image: Tensor, arithmetic: Callable[[], torch.autocast]) -> Iterator[tuple[float, list[Tensor]]]:

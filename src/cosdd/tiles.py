@@ -36,34 +36,38 @@ class Tile:
         return Tile(scaled(self.inner), scaled(self.seen))
 
 
-def plan(space: Sequence[int], halo: int, stride: int, pixels: int, edge: int | None = None) -> list[Tile]:
-    """Cut an image of size ``space`` into tiles that look ``halo`` pixels beyond themselves.
+def plan(
+    window: Sequence[slice], space: Sequence[int], halo: int, stride: int, pixels: int, edge: int | None = None
+) -> list[Tile]:
+    """Cut a window of an image of size ``space`` into tiles that look ``halo`` pixels beyond themselves.
 
     ``edge``: of the tiles, in pixels; not given: as large as they can be without looking at more than ``pixels``.
-    What a tile sees begins at multiples of ``stride``, where the coarse levels of a network are in step.
+    Tiles, and what they see, begin at multiples of ``stride``, where the levels of a network are in step; so they may
+    go a little beyond the window.
     """
     halo = -(-halo // stride) * stride
-    edge = _largest(space, halo, stride, pixels) if edge is None else -(-edge // stride) * stride
+    spans = [(span.start // stride * stride, -(-span.stop // stride) * stride) for span in window]
+    sizes = [stop - start for start, stop in spans]
+    edge = _largest(sizes, space, halo, stride, pixels) if edge is None else -(-edge // stride) * stride
     tiles = [Tile((), ())]
-    for size in space:
-        spans = [
-            (slice(start, min(start + edge, size)), slice(max(0, start - halo), min(start + edge + halo, size)))
-            for start in range(0, size, edge)
+    for (first, last), size in zip(spans, space, strict=True):
+        ranges = [
+            (slice(start, min(start + edge, last)), slice(max(0, start - halo), min(start + edge + halo, size)))
+            for start in range(first, last, edge)
         ]
-        tiles = [Tile((*tile.inner, inner), (*tile.seen, seen)) for tile in tiles for inner, seen in spans]
+        tiles = [Tile((*tile.inner, inner), (*tile.seen, seen)) for tile in tiles for inner, seen in ranges]
     return tiles
 
 
-def _largest(space: Sequence[int], halo: int, stride: int, pixels: int) -> int:
+def _largest(sizes: Sequence[int], space: Sequence[int], halo: int, stride: int, pixels: int) -> int:
     """The edge of the largest tiles that see at most so many pixels; where none does, of tiles as wide as the halo."""
 
     def seen(edge: int) -> int:
-        total = 1
-        for size in space:
-            total *= size if edge >= size else min(size, edge + 2 * halo)
-        return total
+        looks = [min(size, edge) + 2 * halo for size in sizes]
+        return math.prod(min(look, whole) for look, whole in zip(looks, space, strict=True))
 
-    edge = whole = -(-max(space) // stride) * stride
+    edge = whole = max(sizes)
     while edge > max(halo, stride) and seen(edge) > pixels:
         edge -= stride
-    return min(edge, whole)
+    # Tiles of one size: none is a narrow rest.
+    return min(whole, -(-whole // -(-whole // edge) // stride) * stride)
