@@ -256,6 +256,12 @@ def endured() -> list[str]:
             f"{found['bit_identical']} of {found['kills']} identical bit for bit, {found['inside']} of them went on "
             f"inside the stack, {found['left_behind']} files left behind. (`{entry['command']}`; {_machine(entry)}.)"
         )
+    if entry := _read("sparse"):
+        for kind, found in entry["results"].items():
+            lines.append(
+                f"- Training on a stack of {found['gigabytes']:.0f} GB ({kind}, sparse): "
+                f"{found['peak_memory_gb']:.2f} GB of memory at most. (`{entry['command']}`; {_machine(entry)}.)"
+            )
     if entry := _read("faults"):
         for what, outcomes in entry["results"].items():
             lines.append(f"- {what[0].upper()}{what[1:]}: {_counted(outcomes)}.")

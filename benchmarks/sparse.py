@@ -30,11 +30,13 @@ def npy(path: Path, frames: np.ndarray, count: int) -> None:
     with path.open("wb") as file:
         shape = (count, *frames.shape[1:])
         np.lib.format.write_array_header_1_0(file, {"descr": "<u2", "fortran_order": False, "shape": shape})
+        start = file.tell()
         _pixels(file, frames, count)
+        file.truncate(start + count * frames[0].nbytes)
 
 
 def tiff(path: Path, frames: np.ndarray, count: int) -> None:
-    """The same as an ImageJ-like BigTIFF: one page that says how many follow it."""
+    """The same as a BigTIFF."""
     shape = (count, *frames.shape[1:])
     tifffile.imwrite(path, shape=shape, dtype=np.uint16, bigtiff=True, metadata={"axes": "TYX"})
     with tifffile.TiffFile(path) as tif:
@@ -50,7 +52,6 @@ def _pixels(file, frames: np.ndarray, count: int) -> None:
     for index in range(0, count, EVERY):
         file.seek(start + index * size)
         file.write(frames[index // EVERY % len(frames)].tobytes())
-    file.truncate(start + count * size)
 
 
 def train(path: Path, budget: str) -> dict[str, float]:
@@ -87,7 +88,8 @@ def main() -> None:
             results[kind] = train(path, asked.time)
             path.unlink()
             print(kind, results[kind], flush=True)
-    print(write("sparse", f"python -m benchmarks.sparse --gigabytes {asked.gigabytes:g} --time {asked.time}", results))
+    command = f"python -m benchmarks.sparse --gigabytes {asked.gigabytes:g} --time {asked.time}"
+    print(write("sparse", f"{command} --formats {' '.join(asked.formats)}", results))
 
 
 if __name__ == "__main__":

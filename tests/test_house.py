@@ -74,3 +74,17 @@ def test_the_public_surface_is_light_and_says_what_it_has():
     assert (torch_loaded, numpy_loaded) == ("False", "False")
     assert {"train", "load", "InputError", "__version__"} <= set(names)
     assert all(hasattr(cosdd, name) for name in names)
+
+
+def test_nothing_reaches_for_the_network_while_it_is_loaded():
+    code = """
+import importlib, sys
+seen = []
+names = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.bind", "socket.sendto", "urllib")
+sys.addaudithook(lambda event, given: seen.append(event) if event.startswith(names) else None)
+for name in {rooms}:
+    if name != "__main__":
+        importlib.import_module("cosdd." + name)
+print(*seen)
+"""
+    assert run(code.replace("{rooms}", repr(ROOMS))).strip() == ""
