@@ -106,7 +106,9 @@ def verdict(name: str, rows: Mapping[str, Any]) -> str:
             f"reached: {len(reached)} of {len(rows)} do" + (f"; **not** {short}." if missed else ".")
         )
     wrong = [_named(key) for key, run in rows.items() if run.get("as_it_should") is False]
-    return f"**Not as it should be**: {', '.join(wrong)}." if wrong else "All is as it should be."
+    said = f"**Not as it should be**: {', '.join(wrong)}." if wrong else "These are as they should be."
+    left = [f"{of} {by}" for by in controls.METHODS for of in controls.NAMES if f"{of} {by}" not in rows]
+    return said + (f" Not measured yet: {', '.join(map(_named, left))}." if left else "")
 
 
 def _named(key: str) -> str:
