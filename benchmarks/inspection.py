@@ -54,7 +54,7 @@ KINDS: dict[str, dict[str, float]] = {
 }
 SHARES = (0.05, 0.1, 0.2, 0.4, 0.8)  # of the variance of the noise that is correlated
 LEVELS = (0.04, 0.18)  # standard deviation of the noise at half of full scale, from that of `stripe` to that of `heavy`
-REPEATS = 5  # frames per kind, share and axis
+REPEATS = 8  # frames per kind, share and axis
 
 
 def scenes(data: Path, develop: bool, across: int) -> Iterator[np.ndarray]:

@@ -142,6 +142,15 @@ def test_saturation_hot_pixels_and_periodic_patterns_are_reported():
     assert one_frame(pattern).evidence.period == {"x": pytest.approx(4, abs=0.1)}
 
 
+def test_a_lag_that_stands_out_is_a_pattern_and_a_smooth_decay_is_none():
+    rng = np.random.default_rng(14)
+    white_noise = rng.normal(0, 0.05, (192, 200))
+    every_fourth = (SCENES[0] + white_noise[:, 8:] + 0.4 * white_noise[:, 4:-4])[None]  # shares an amplifier
+    assert one_frame(every_fourth[0]).evidence.period == {"x": 4.0}
+    assert "every 4.0 pixels" in "\n".join(one_frame(every_fourth[0]).lines())
+    assert one_frame(simulate.row_ar(SCENES[0], rng, row_std=0.05, correlation=0.8)).evidence.period == {}
+
+
 def test_answer_repeats_with_the_seed_and_becomes_json_and_words():
     frames = simulate.heavy(np.repeat(specimen(1, 128, seed=0), 12, axis=0), np.random.default_rng(11))
     first, second = (inspect_samples(frames[:, None], seed=3) for _ in range(2))

@@ -2,9 +2,9 @@
 
 From noisy images alone. The noise this method removes is independent from line to line; structure is not. So
 each pixel is predicted from the lines before it and, separately, from the lines after it; the products of the
-two errors hold the noise of its own line, and structure only where both predictions fail alike. Flat regions
-weigh most, frame differences replace frames where they hold less structure, and what a filter at the finest
-scale does not confirm is taken for structure.
+two errors hold the noise of its own line, and structure only where both predictions fail alike. Flat and quiet
+regions weigh most, frame differences replace frames where they hold less structure, and what a filter at the
+finest scale does not confirm is taken for structure.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ _BUDGET = 1 << 21  # pixels looked at: more would not change a verdict, and thes
 _WINDOW = 256  # largest edge of the windows that frames are sampled with
 _BLOCK = 16  # lines per block, and twice the columns: the scatter of blocks gives the errors
 _SIGMA = 1.5  # pixels; the scale at which structure is looked for, too coarse for `_FINE` to see
+_NEAR = 2.5  # pixels; the scale at which brightness is looked at
+_BRIGHTNESSES = 8
+_QUIETEST = 0.05  # of the largest variance; less counts as that, so that a few dark pixels do not decide alone
 _LENGTH = {"x": -1, "y": -2, "z": -3}  # place of an axis in (z, y, x)
 
 # Fourth difference across the lines: the finest scale, where structure is weakest. Of unit norm, so that
@@ -45,7 +48,7 @@ _SHAPES = {
 _UNCONFIRMED = 3.0  # times the part that the finest scale does not confirm
 _SHARED = 1.0  # times what the other axis shows too: texture has no axis
 _TEXTURE = 0.1  # at most: more than this along both axes is noise that is correlated along both
-_CERTAIN = 3.6  # standard errors, for two axes and seven shapes tried
+_CERTAIN = 3.4  # standard errors, for two axes and seven shapes tried
 _MATTERS = 0.02  # correlations below this change nothing for a denoiser
 
 
@@ -153,7 +156,7 @@ def _inspect(data: Pixels, spatial: str, seed: int) -> Inspection:
     axis, verdict = _verdict(along)
     lines = "x" if axis == "none" else axis
     gain, offset = _photon_transfer(pieces, lines)
-    variance = along[lines].power * float(np.mean([p.variance for p in pieces]))
+    variance = _variance(pieces, lines)
     darkest = min(float(np.quantile(p.mean, 0.01)) for p in pieces)
     saturated, hot = _outliers(windows, variance, gain, offset)
     evidence = Evidence(
@@ -167,7 +170,7 @@ def _inspect(data: Pixels, spatial: str, seed: int) -> Inspection:
         saturated=saturated,
         hot=hot,
         offset_ratio={a: c.ratio for a, c in along.items()},
-        period={a: period for a in along if (period := _period(pieces, a))},
+        period={a: period for a, c in along.items() if (period := _period(pieces, a) or c.comb())},
         strength={a: c.strength for a, c in along.items()},
         significance={a: c.significance for a, c in along.items()},
     )
@@ -207,7 +210,8 @@ def _windows(data: Pixels, dimensions: int, rng: np.random.Generator) -> list[np
 @dataclass(frozen=True)
 class _Piece:
     noise: np.ndarray  # (z, y, x): a frame, or a difference of two, divided by `variance`'s root
-    weight: np.ndarray  # same shape: flatness, 0 to 1
+    flat: np.ndarray  # same shape: flatness, 0 to 1
+    weight: np.ndarray  # same shape: flatness over the variance of the noise at this brightness
     mean: np.ndarray  # same shape: grey levels
     variance: float  # of the noise, grey levels squared
 
@@ -225,11 +229,12 @@ def _pieces(windows: list[np.ndarray]) -> tuple[list[_Piece], str]:
 
 
 def _flat(pieces: list[_Piece]) -> float:
-    return float(np.mean([p.weight.mean() for p in pieces])) if pieces else 0.0
+    return float(np.mean([p.flat.mean() for p in pieces])) if pieces else 0.0
 
 
 def _piece(pixels: np.ndarray, mean: np.ndarray) -> _Piece | None:
-    """Weigh each pixel by how flat its surroundings are, compared with what noise alone would show."""
+    """Weigh each pixel by how flat its surroundings are, compared with what noise alone would show, and by how
+    quiet: what is hidden among the photon noise of bright places may be plain in dark ones."""
     pixels = pixels - np.float32(pixels.mean(dtype=np.float64))
     smooth = ndimage.gaussian_filter(pixels, (0, _SIGMA, _SIGMA))
     down, right = np.gradient(smooth, axis=(1, 2))
@@ -242,9 +247,35 @@ def _piece(pixels: np.ndarray, mean: np.ndarray) -> _Piece | None:
     usual = max(2 * variance / (4 * np.pi * _SIGMA**4), calm)
     if not usual > 0:
         return None
-    weight = 1 / (1 + (gradient / np.float32(usual)) ** 2)
-    variance = float(np.average(power, weights=weight))
-    return _Piece(pixels / np.float32(np.sqrt(variance)), weight, mean, variance) if variance > 0 else None
+    flat = 1 / (1 + (gradient / np.float32(usual)) ** 2)
+    variance = float(np.average(power, weights=flat))
+    if not variance > 0:
+        return None
+    noise = pixels / np.float32(np.sqrt(variance))
+    return _Piece(noise, flat, flat / _by_brightness(power / variance, flat, mean), mean, variance)
+
+
+def _by_brightness(power: np.ndarray, flat: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Power of the noise where it is as bright as here: one average for each of some classes of brightness, since
+    weights that know the noise of single places would prefer pairs of pixels that are small together."""
+    brightness = ndimage.gaussian_filter(mean.astype(np.float32), (0, _NEAR, _NEAR))
+    edges = np.quantile(brightness, np.linspace(0, 1, _BRIGHTNESSES + 1)[1:-1])
+    where = np.searchsorted(edges, brightness.ravel())
+    weights = flat.ravel()
+    count, total = np.bincount(where, minlength=_BRIGHTNESSES), np.bincount(where, weights, _BRIGHTNESSES)
+    level = np.bincount(where, brightness.ravel(), _BRIGHTNESSES)[count > 0] / count[count > 0]
+    classes = np.bincount(where, weights * power.ravel(), _BRIGHTNESSES)[count > 0] / total[count > 0]
+    classes = np.maximum(classes, _QUIETEST * classes.max())
+    return np.interp(brightness, level, classes).astype(np.float32)
+
+
+def _variance(pieces: list[_Piece], axis: str) -> float:
+    """Of the noise where it is flat, grey levels squared; row offsets, which only show across the axis, included."""
+    parts = []
+    for p in pieces:
+        fine = ndimage.correlate1d(_upright(p.noise, axis), _FINE, axis=1)[:, 2:-2]
+        parts.append(p.variance * float(np.average(fine**2, weights=_upright(p.flat, axis)[:, 2:-2])))
+    return float(np.mean(parts))
 
 
 def _upright(values: np.ndarray, axis: str) -> np.ndarray:
@@ -254,7 +285,6 @@ def _upright(values: np.ndarray, axis: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Correlation:
-    power: float  # of the noise, on the scale of `_Piece.noise`
     value: np.ndarray  # (lags,)
     interval: np.ndarray  # (lags,)
     shapes: dict[str, tuple[float, float, np.ndarray]]  # see `_score`
@@ -267,6 +297,16 @@ class _Correlation:
     def matters(self) -> bool:
         large = abs(self.strength) > _MATTERS or (self.best == "offset" and self.ratio > 2)
         return large and self.significance > _CERTAIN
+
+    def comb(self) -> float | None:
+        """The lag, from 3 on, that stands out from both its neighbours: pixels that share an amplifier, say."""
+        out = self.value[2:-1] - np.maximum(self.value[1:-2], self.value[3:])
+        if not len(out):
+            return None
+        best = int(np.argmax(out))
+        # 1.96 standard errors of each of two lags are in the interval: four of their difference.
+        sure = max(4 / 1.96 * np.hypot(self.interval[best + 2], self.interval[best + 3]), _MATTERS)
+        return float(best + 3) if out[best] > sure else None
 
     def is_offset(self) -> bool:
         """Every lag is like the mean over all lags (of neighbours, as some cameras read odd and even apart)."""
@@ -298,7 +338,6 @@ def _correlation(pieces: list[_Piece], axis: str) -> _Correlation:
     offset, root = max(0.0, float(whole[0])), np.sqrt(LAGS)
     shapes["offset"] = (offset * root, float(whole_confirmed[0] * root), whole_scatter[:, 0] * root)
     return _Correlation(
-        power=float(power_fine),
         value=confirmed,  # less sure than `value`, but correlation along the other axis does not mislead it
         interval=1.96 * np.sqrt((scatter_fine**2).sum(0)),
         shapes=shapes,
@@ -422,7 +461,7 @@ def _photon_transfer(pieces: list[_Piece], axis: str) -> tuple[float, float]:
 
 def _transfer_blocks(piece: _Piece, axis: str) -> np.ndarray:
     """(2, blocks): weighted mean and noise variance, in grey levels, of the flatter half of the blocks."""
-    noise, weight, mean = (_upright(v, axis) for v in (piece.noise, piece.weight, piece.mean))
+    noise, weight, mean = (_upright(v, axis) for v in (piece.noise, piece.flat, piece.mean))
     noise = ndimage.correlate1d(noise, _FINE, axis=1)[:, 2:-2] * weight[:, 2:-2]
     squares, weight = _blocks(noise, noise, 0), weight[:, 2:-2]
     total, means = _blocks(weight, weight, 0), _blocks(weight, weight * mean[:, 2:-2], 0)
