@@ -1,5 +1,7 @@
 """The report: one page that opens anywhere, shows what it says and lets nothing of a file's names in as code."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 import tiny
+from PIL import Image as Picture
 from typer.testing import CliRunner
 
 from cosdd import checkpoint, report
@@ -80,8 +83,8 @@ def test_samples_flicker_only_where_the_model_draws_them(folder):
     cosdd("model.safetensors", "noisy.tif")
     found = data((folder / "noisy.html").read_text())
     assert "flicker" in found["views"]
-    assert len(found["planes"][0][0]["samples"]) == report.FLICKERING
-    assert len(set(found["planes"][0][0]["samples"])) == report.FLICKERING
+    samples = [sample["src"] for sample in found["planes"][0][0]["samples"]]
+    assert len(set(samples)) == len(samples) == report.FLICKERING
 
 
 def made(tmp_path, frames, axes, channel_names=(), name="name.tif", **model):
@@ -115,7 +118,9 @@ def test_each_slider_moves_along_its_own_axis():
     def pictures(pixels, axes):
         image = from_array(pixels, axes)
         stack = pixels.reshape(-1, 1, 32, 32)
-        return json.loads(report._data(image, "YX", stack, stack, np.abs(stack), None))
+        shown = report._chosen(image, "YX", stack.shape)
+        assert shown.frames == list(range(len(stack)))
+        return json.loads(report._data(image, shown, stack, stack, np.abs(stack), None))
 
     found, alone = pictures(frames, "TPZYX"), pictures(frames[1, 0, 2], "YX")
     assert [(s["name"], len(s["places"])) for s in found["sliders"]] == [
@@ -136,11 +141,39 @@ def test_places_are_few_even_and_never_none():
 
 
 def test_large_images_do_not_make_a_large_page():
-    """Fewer of them are shown: as many pixels as of small ones, and of many channels as of one."""
-    ramp = np.broadcast_to(np.linspace(0, 1, 1024, dtype=np.float32), (24, 2, 1024, 1024))
-    found = json.loads(report._data(from_array(ramp, "TCYX"), "YX", ramp, ramp, ramp, None))
-    assert len(found["sliders"][0]["places"]) == 24 // 4 // 2
-    assert found["sliders"][0]["places"][-1] == "24 of 24"
+    """Fewer of them are looked at: as many pixels as of small ones, and of many channels as of one."""
+    large = from_array(np.broadcast_to(np.float32(0), (24, 2, 1024, 1024)), "TCYX")
+    found = report._chosen(large, "YX", large.data.shape)
+    assert len(found.frames) == len(found.planes) == 12 // 4 // 2
+    huge = from_array(np.broadcast_to(np.float32(0), (3, 2000, 3000)), "TYX")
+    window = report._chosen(huge, "YX", (3, 1, 2000, 3000)).window
+    assert [(part.start, part.stop) for part in window] == [(488, 1512), (988, 2012)]
+
+
+def test_of_a_long_recording_a_part_is_denoised_and_that_is_said(tmp_path):
+    frames = np.random.default_rng(0).normal(size=(60, 16, 16))
+    text = made(tmp_path, frames, "TYX")
+    assert f"{report.MOST_PLANES} of 60 images, spread evenly" in text
+    found = data(text)
+    assert found["sliders"][0]["places"][:: report.MOST_PLANES - 1] == ["1 of 60", "60 of 60"]
+    assert len(found["planes"]) == report.MOST_PLANES
+
+
+def test_the_page_holds_the_grey_values_that_it_shows():
+    """Noisy and denoised image to a 256th of their range, whatever a few hot pixels do."""
+    rng = np.random.default_rng(0)
+    clean = rng.uniform(100, 200, (1, 1, 64, 64))
+    noisy = clean + rng.normal(0, 30, clean.shape)
+    noisy[0, 0, 5, 7] = 60000
+    image = from_array(noisy[0, 0], "YX")
+    shown = report._chosen(image, "YX", noisy.shape)
+    plane = json.loads(report._data(image, shown, noisy, clean, np.ones_like(clean), None))["planes"][0][0]
+    for name, truth in (("noisy", noisy), ("denoised", clean)):
+        picture = plane[name]
+        grey = np.asarray(Picture.open(io.BytesIO(base64.b64decode(picture["src"].split(",")[1]))), float)
+        found = picture["low"] + grey / 255 * (picture["high"] - picture["low"])
+        usual = truth[0, 0] < 1000
+        np.testing.assert_allclose(found[usual], truth[0, 0][usual], atol=np.ptp(truth[0, 0][usual]) / 150)
 
 
 def test_names_cannot_become_code(tmp_path):
@@ -189,34 +222,51 @@ def test_a_chart_of_one_constant_value_still_draws():
 PROBE = """
 <script>
 window.onerror = (message) => { document.title = "FAILED " + message; };
-window.addEventListener("load", () => {
-  const seen = [];
-  const state = () => [at("under").src, at("over").hidden, at("divider").style.left, at("stage").style.width].join();
-  const changed = (name, act) => { const before = state(); act(); seen.push(name + "=" + (state() !== before)); };
-  for (const button of at("views").children)
-    if (button.value !== "compare" && button.value !== "flicker") changed(button.value, () => button.click());
-  changed("compare", () => at("views").children[0].click());
-  for (const button of [...at("zooms").children].slice(1)) changed(button.textContent, () => button.click());
+window.addEventListener("unhandledrejection", (event) => { document.title = "FAILED " + event.reason; });
+window.addEventListener("load", async () => {
+  const seen = [], wait = time => new Promise(resolve => setTimeout(resolve, time));
+  const waited = async () => { do await wait(20); while (at("window").ariaBusy !== "false"); };
+  const pixels = () => [at("under"), at("over")].map(canvas => canvas.hidden ? "" : canvas.toDataURL());
+  const styles = () => [
+    at("divider").hidden, at("divider").style.left, at("stage").style.width, at("line").style.cssText];
+  const state = () => [...pixels(), ...styles(), at("profile").innerHTML].join();
+  const changed = async (name, act) => {
+    const before = state(); act(); await waited(); seen.push(name + "=" + (state() !== before));
+  };
   const move = (control, value, kind) => { control.value = value; control.dispatchEvent(new Event(kind)); };
-  changed("divider", () => move(at("where"), 20, "input"));
+  await waited();
+  for (const button of at("views").children)
+    if (button.value !== "compare" && button.value !== "flicker") await changed(button.value, () => button.click());
+  await changed("compare", () => at("views").children[0].click());
+  for (const button of [...at("zooms").children].slice(1)) await changed(button.textContent, () => button.click());
+  await changed("divider", () => move(at("where"), 20, "input"));
   for (const slider of at("sliders").querySelectorAll("input"))
-    changed(slider.parentNode.firstChild.textContent.split(" ")[0], () => move(slider, 1, "input"));
-  if (data.channels.length > 1) changed("channel", () => move(at("channel"), 1, "change"));
+    await changed(slider.parentNode.firstChild.textContent.split(" ")[0], () => move(slider, 1, "input"));
+  if (data.channels.length > 1) await changed("channel", () => move(at("channel"), 1, "change"));
   const box = at("stage").getBoundingClientRect();
-  const pointer = new PointerEvent("pointermove", {buttons: 1, clientX: box.left + 5});
-  changed("drag", () => at("stage").dispatchEvent(pointer));
+  const point = (kind, x, y, buttons) => at("stage").dispatchEvent(new PointerEvent(
+    kind, {buttons, clientX: box.left + x * box.width, clientY: box.top + y * box.height, pointerType: "mouse"}));
+  await changed("drag", () => {
+    point("pointerdown", .5, .5, 1); point("pointermove", .1, .5, 1); point("pointerup", .1, .5, 0);
+  });
+  await changed("row", () => move(at("number"), 3, "input"));
+  await changed("click", () => { point("pointerdown", .5, .7, 1); point("pointerup", .5, .7, 0); });
+  seen.push("clicked=" + (Number(at("number").value) === Math.floor(.7 * data.height)));
+  await changed("column", () => move(at("along"), "column", "change"));
+  seen.push("readout=" + /^x \\d+, y \\d+: noisy/.test((point("pointermove", .3, .3, 0), at("readout").textContent)));
   for (const control of document.querySelectorAll("button, select, input, [tabindex]")) {
     if (control.closest("[hidden]")) continue;
     const named = control.textContent.trim() || control.ariaLabel || control.labels?.[0]?.textContent.trim();
     control.focus();
     if (!named || document.activeElement !== control) seen.push("unreachable or unnamed: " + control.id + "=false");
   }
-  changed("flicker", () => { at("views").lastElementChild.click(); });
+  for (const image of document.querySelectorAll("canvas, svg"))
+    if (!image.closest("[hidden]") && !image.ariaLabel) seen.push("unnamed: " + image.id + "=false");
+  await changed("flicker", () => { at("views").lastElementChild.click(); });
   const before = state();
-  setTimeout(() => {
-    seen.push("flickers=" + (state() !== before));
-    document.title += " PROBED " + seen.join(" ");
-  }, 600);
+  await wait(600);
+  seen.push("flickers=" + (state() !== before));
+  document.title += " PROBED " + seen.join(" ");
 });
 </script>
 """
@@ -225,7 +275,13 @@ window.addEventListener("load", () => {
 def browsed(path, *more):
     """The page as Chromium has it after its scripts ran, and what it wrote to the console."""
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900", "--dump-dom"]
-    command += ["--enable-logging=stderr", f"--user-data-dir={path.parent / 'profile'}", "--virtual-time-budget=3000"]
+    command += ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    command += [
+        "--disable-sync",
+        "--enable-logging=stderr",
+        f"--user-data-dir={path.parent / 'profile'}",
+        "--virtual-time-budget=60000",
+    ]
     done = subprocess.run(
         [*command, path.as_uri()],
         capture_output=True,

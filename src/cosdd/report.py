@@ -8,15 +8,16 @@ import io
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
 
-from cosdd import checks, writing
+from cosdd import checks, data, outliers, writing
 from cosdd.checks import Checks, Light
 from cosdd.config import InputError
 from cosdd.denoise import Denoiser, Result, Settings
@@ -54,13 +55,13 @@ def side_by_side(
 
 # --------------------------------------------------------------------------------------------- HTML page
 
-MOST_PLANES = 24  # shown, of all channels together; all are checked
-MOST_PIXELS = MOST_PLANES * 512 * 512  # of them: keeps the page below 10 MB
+# Of larger stacks a part is looked at, spread evenly: the page stays below 10 MB and is there in seconds.
+MOST_PLANES = 24  # of all channels together
+MOST_PIXELS = 12 * 512 * 512  # of them
 LARGEST_EDGE = 1024  # pixels shown of a larger plane, from its middle
 FLICKERING = 4  # single samples shown
 SAMPLES = 20
-# Of the pictures, WebP: to look at, not to measure. Noise costs most and shows faults of the coding least.
-QUALITY = {"noisy": 70, "denoised": 80, "difference": 50, "std": 60, "sample": 70}
+SMOOTH = 80  # quality of pictures without noise: WebP. Noise is told to the last of 256 greys: PNG, as quick as any
 WORDS: dict[Light, str] = {"green": "good", "yellow": "look", "red": "wrong"}
 VERDICTS: dict[Light, str] = {
     "green": "Nothing speaks against this result.",
@@ -69,7 +70,7 @@ VERDICTS: dict[Light, str] = {
 }
 SLIDERS = {"T": "time point", "Z": "plane", "P": "position"}
 VIEWS = {
-    "compare": "Left of the divider the noisy image, right of it the denoised one; drag it.",
+    "compare": "Left of the divider the noisy image, right of it the denoised one; drag the divider.",
     "noisy": "The noisy image.",
     "denoised": "The denoised image.",
     "difference": "What was taken away: noisy minus denoised. It should look like noise and show no structure.",
@@ -88,7 +89,11 @@ def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str],
         raise InputError(f"{path}: exists already: choose another name with -o, or add --overwrite")
     if denoiser.spatial == "X":
         raise InputError(f"{image.path or 'the array'}: a report shows images with rows and columns, not single lines")
-    frames = np.asarray(denoiser.frames(image))
+    everything = denoiser.frames(image)
+    shown = _chosen(image, denoiser.spatial, everything.shape)
+    frames = np.concatenate([np.asarray(everything[n : n + 1]) for n in shown.frames])
+    if len(frames) < len(everything):
+        facts = {"looked at": f"{len(frames)} of {len(everything)} images, spread evenly"} | dict(facts)
     draws = isinstance(denoiser.checkpoint.network, COSDD)
     asked = Settings(samples=SAMPLES, save_samples=FLICKERING) if draws else Settings()
     results: list[Result] = []
@@ -102,7 +107,7 @@ def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str],
     samples = np.stack([result.samples for result in results if result.samples is not None], 1) if draws else None
     model = denoiser.checkpoint.settings.model
     found = checks.examine(frames, mean, std, model.noise_axis, denoiser.checkpoint.statistics, checks.inspected(image))
-    text = _filled(denoiser, image, frames, mean, std, samples, found, facts)
+    text = _filled(denoiser, image, shown, frames, mean, std, samples, found, facts)
     yield 0.99
     with writing.whole(path) as part:
         part.write_text(text, encoding="utf-8")
@@ -112,6 +117,7 @@ def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str],
 def _filled(
     denoiser: Denoiser,
     image: Image,
+    shown: Shown,
     frames: np.ndarray,
     mean: np.ndarray,
     std: np.ndarray,
@@ -123,17 +129,19 @@ def _filled(
     worst = checks.worst(found.answers)
     rows = [
         f'<li><span class="light {c.light}">{WORDS[c.light]}</span>'
-        f"<span><strong>{html.escape(c.question)}</strong> {html.escape(c.answer)}.</span></li>"
-        for c in found.answers
+        f"<span><strong>{html.escape(c.question)}</strong> {html.escape(answer)}.</span></li>"
+        for c, answer in ((c, c.answer[0].upper() + c.answer[1:]) for c in found.answers)
     ]
     made = {
         "image": image.describe(),
         "method": f"{trained.settings.method}, noise axis {trained.settings.model.noise_axis}",
         "training": f"{trained.steps} steps, {trained.seconds:.0f} s, cosdd {trained.version}",
     } | dict(facts)
+    gain = ""
     if found.gain is not None:
-        made["estimated gain"] = (
-            f"{found.gain:+.1f} dB of PSNR over the noisy image, from the measured noise and the stated uncertainty"
+        gain = (
+            f" Estimated gain over the noisy image: {found.gain:+.1f} dB of PSNR, from the measured noise and the "
+            "uncertainty that the model states."
         )
     if trained.settings.method != "cosdd":
         made["learned noise"] = "; ".join(noise.describe() for noise in denoiser.noise())
@@ -146,12 +154,12 @@ def _filled(
     holes = {
         "title": html.escape(image.path.name if image.path else "array"),
         "subtitle": "Denoised by cosdd, which learned from noisy images alone.",
-        "verdict": VERDICTS[worst],
+        "verdict": VERDICTS[worst] + gain,
         "checks": "".join(rows),
-        "charts": "".join(_charts(trained.history, found, frames, mean, std)),
+        "charts": "".join(_charts(trained.history, found)),
         "facts": _table(made),
         "settings": _table(settings),
-        "data": _data(image, denoiser.spatial, frames, mean, std, samples),
+        "data": _data(image, shown, frames, mean, std, samples),
     }
     text = resources.files("cosdd").joinpath("report.html").read_text(encoding="utf-8")
     pieces = text.split("@")  # one pass: what is filled in is never searched for holes
@@ -176,84 +184,98 @@ def _places(lengths: Sequence[int], most: int) -> list[list[int]]:
     ]
 
 
-def _data(
-    image: Image, spatial: str, frames: np.ndarray, mean: np.ndarray, std: np.ndarray, samples: np.ndarray | None
-) -> str:
-    """The pictures and names that the page's script needs, as JSON that cannot end the script element.
+@dataclass(frozen=True)
+class Shown:
+    """Which planes of a file are looked at. Axes before rows and columns each get a slider.
 
-    Of stacks, the axes before rows and columns each get a slider.
+    frames: numbers of the images, as the model sees them. planes: for each combination of the sliders' places the
+    place in `frames` and the plane in a volume. window: rows and columns that are shown.
     """
-    space = frames.shape[2:]
-    depth = space[0] if len(space) == 3 else 1
+
+    frames: list[int]
+    planes: list[tuple[int, int]]
+    sliders: list[dict[str, Any]]
+    window: tuple[slice, slice]
+
+
+def _chosen(image: Image, spatial: str, shape: Sequence[int]) -> Shown:
+    """shape: (n, c, *space), of all images of the file."""
+    channels, *space = shape[1:]
     axes = [axis for axis in image.axes if axis not in "C" + spatial] + ["Z"] * (len(space) == 3)
     lengths = [image.data.shape[image.axes.index(axis)] for axis in axes]
     height, width = (min(size, LARGEST_EDGE) for size in space[-2:])
-    most = min(MOST_PLANES, MOST_PIXELS // (height * width)) // frames.shape[1]
-    places = _places(lengths, max(1, most))
+    places = _places(lengths, max(1, min(MOST_PLANES, MOST_PIXELS // (height * width)) // channels))
     numbers = [int(np.ravel_multi_index(place, lengths)) if axes else 0 for place in itertools.product(*places)]
-    planes = [divmod(number, depth) for number in numbers]
-    middle = tuple(
-        slice((size - shown) // 2, (size + shown) // 2) for size, shown in zip(space[-2:], (height, width), strict=True)
-    )
+    planes = [divmod(number, space[0] if len(space) == 3 else 1) for number in numbers]
+    frames = sorted({n for n, _ in planes})
+    sliders = [
+        {"name": SLIDERS.get(axis, f"axis {axis}"), "places": [f"{place + 1} of {length}" for place in shown]}
+        for axis, length, shown in zip(axes, lengths, places, strict=True)
+    ]
+    top, left = ((size - shown) // 2 for size, shown in zip(space[-2:], (height, width), strict=True))
+    window = slice(top, top + height), slice(left, left + width)
+    return Shown(frames, [(frames.index(n), z) for n, z in planes], sliders, window)
+
+
+def _data(
+    image: Image, shown: Shown, frames: np.ndarray, mean: np.ndarray, std: np.ndarray, samples: np.ndarray | None
+) -> str:
+    """The pictures and names that the page's script needs, as JSON that cannot end the script element.
+
+    Every picture comes with the grey values that its black and white stand for. The difference is left to the page.
+    """
     channels = frames.shape[1]
+    defects = outliers.measure(data.pieces([frames], 1 << 20))
+    sound = np.stack([defects.without(frame) for frame in frames])  # hot pixels must not cost the others their greys
 
     def cut(stack: np.ndarray, n: int, c: int, z: int) -> np.ndarray:
-        plane = stack[n, c, z] if len(space) == 3 else stack[n, c]
-        return np.asarray(plane[middle], np.float64)
+        plane = stack[n, c, z] if stack.ndim == 5 else stack[n, c]
+        return np.asarray(plane[shown.window], np.float64)
 
-    shown = []
-    for n, z in planes:
+    planes = []
+    for n, z in shown.planes:
         row = []
         for c in range(channels):
             noisy, denoised, spread = (cut(stack, n, c, z) for stack in (frames, mean, std))
             low, high = np.percentile(denoised, (0.1, 99.9))
             margin = 0.1 * (high - low) + 1e-12
-            limits = (low - margin, high + margin)
+            limits = [low - margin, high + margin]
             reach = float(np.percentile(np.abs(noisy - denoised), 99.5)) or 1.0
             brightest = float(np.percentile(spread, 99.9)) or 1.0
             entry: dict[str, Any] = {
-                "noisy": _picture(noisy, limits, QUALITY["noisy"]),
-                "denoised": _picture(denoised, limits, QUALITY["denoised"]),
-                "difference": _picture(noisy - denoised, (-reach, reach), QUALITY["difference"]),
-                "std": _picture(spread, (0, brightest), QUALITY["std"]),
-                "range": {
-                    **dict.fromkeys(("compare", "noisy", "denoised"), f"Black {limits[0]:.4g}, white {limits[1]:.4g}."),
-                    "difference": f"Black {-reach:.4g}, white {reach:.4g}.",
-                    "std": f"Black 0, white {brightest:.4g}.",
-                },
+                "noisy": _picture(noisy, "PNG", cut(sound, n, c, z)),
+                "denoised": _picture(denoised, "PNG", denoised),
+                "std": _picture(spread, "WEBP", spread),
+                "range": {"denoised": limits, "difference": [-reach, reach], "std": [0, brightest]},
             }
             if samples is not None:
-                entry["samples"] = [_picture(cut(sample, n, c, z), limits, QUALITY["sample"]) for sample in samples]
+                entry["samples"] = [_picture(one, "WEBP", one) for one in (cut(sample, n, c, z) for sample in samples)]
             row.append(entry)
-        shown.append(row)
+        planes.append(row)
     views = {name: text for name, text in VIEWS.items() if name != "flicker" or samples is not None}
+    rows, columns = shown.window
     found = {
-        "width": width,
-        "height": height,
-        "planes": shown,
-        "sliders": [
-            {
-                "name": SLIDERS.get(axis, f"axis {axis}"),
-                "places": [f"{place + 1} of {length}" for place in shown_places],
-            }
-            for axis, length, shown_places in zip(axes, lengths, places, strict=True)
-        ],
+        "width": columns.stop - columns.start,
+        "height": rows.stop - rows.start,
+        "planes": planes,
+        "sliders": shown.sliders,
         "channels": list(image.channel_names) or [f"channel {c}" for c in range(channels)],
         "views": views,
     }
     return json.dumps(found).replace("<", "\\u003c")
 
 
-def _picture(plane: np.ndarray, limits: tuple[float, float], quality: int) -> str:
-    grey = np.clip((plane - limits[0]) / max(limits[1] - limits[0], 1e-12), 0, 1)
+def _picture(plane: np.ndarray, kind: Literal["PNG", "WEBP"], within: np.ndarray) -> dict[str, str | float]:
+    """A picture whose black and white are the darkest and the brightest of the grey values `within`."""
+    low, high = float(within.min()), float(within.max())
+    grey = np.round(np.clip((plane - low) / max(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
     file = io.BytesIO()
-    Picture.fromarray(np.round(grey * 255).astype(np.uint8)).save(file, "WEBP", quality=quality)
-    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+    Picture.fromarray(grey).save(file, kind, **({"compress_level": 1} if kind == "PNG" else {"quality": SMOOTH}))
+    code = base64.b64encode(file.getvalue()).decode()
+    return {"src": f"data:image/{kind.lower()};base64,{code}", "low": low, "high": high}
 
 
-def _charts(
-    history: Sequence[Mapping[str, float]], found: Checks, frames: np.ndarray, mean: np.ndarray, std: np.ndarray
-) -> Iterator[str]:
+def _charts(history: Sequence[Mapping[str, float]], found: Checks) -> Iterator[str]:
     lags = np.arange(1, len(found.along))
     yield chart(
         "Correlation of what was taken away. Along the noise axis: that of the noise. Across it: none, or a little "
@@ -270,27 +292,12 @@ def _charts(
         zero=True,
         dashed=[(found.brightness, sign * 0.1 * found.spread) for sign in (1, -1)],
     )
-    noisy_line, line, spread = (_middle_line(stack[0, 0]) for stack in (frames, mean, std))
-    x = np.arange(len(line))
-    yield chart(
-        "The middle row of the first image: noisy, denoised. Dashed: two standard deviations.",
-        "pixel",
-        {"noisy": (x, noisy_line), "denoised": (x, line)},
-        dashed=[(x, line + sign * 2 * spread) for sign in (1, -1)],
-    )
     name = next((n for n in ("elbo", "nll") if history and all(n in entry for entry in history)), None)
     if name and len(history) > 1:
         seconds = np.array([entry["seconds"] for entry in history])
         values = np.array([entry[name] for entry in history])
         words = {"elbo": "higher is better", "nll": "lower is better"}[name]
         yield chart(f"Training: {name} on fixed crops, nats per pixel; {words}.", "seconds", {name: (seconds, values)})
-
-
-def _middle_line(frame: np.ndarray) -> np.ndarray:
-    frame = np.asarray(frame, np.float64)
-    while frame.ndim > 1:
-        frame = frame[len(frame) // 2]
-    return frame[:LARGEST_EDGE]
 
 
 INKS = ("#c2570c", "#1f5fa8")
