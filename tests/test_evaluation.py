@@ -1,6 +1,7 @@
 """Scores that can be believed: known truth, known noise, the real command line."""
 
 import csv
+import importlib.util
 import json
 import tracemalloc
 
@@ -36,6 +37,19 @@ def test_scores_are_those_of_the_metrics(scene):
         assert scores["ssim"].mean == pytest.approx(metrics.ssim(stack, truth, 255))
     assert found.scores["gaussian"]["mse"].mean < found.scores["noisy"]["mse"].mean
     assert found.gaussian_sigma > 0
+
+
+def test_microssim_is_shown_where_it_is_installed(scene):
+    clean, _, denoised = scene
+    found = evaluation.evaluate(denoised[:2], clean[None])
+    if importlib.util.find_spec("microssim") is None:
+        assert "microssim" not in found.scores["denoised"]
+        pytest.skip("package microssim is not here")
+    brighter = evaluation.evaluate(denoised[:2] * 3 + 500, clean[None])
+    assert found.scores["denoised"]["microssim"].mean == pytest.approx(
+        brighter.scores["denoised"]["microssim"].mean, abs=0.02
+    )
+    assert any(line.startswith("microssim: ") for line in found.lines())
 
 
 def test_other_frames_give_the_error_against_the_clean_image_without_bias(scene):

@@ -8,6 +8,8 @@ taken off, which leaves an unbiased estimate of the error against the clean imag
 from __future__ import annotations
 
 import bisect
+import importlib
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ MEANING = {
     "psnr": "PSNR (dB), peak = max - min of each reference image",
     "si_psnr": "PSNR (dB) after the best affine map to the reference, peak = its max - min",
     "ssim": "structural similarity, 1 is equal",
+    "microssim": "MicroSSIM, 1 is equal: background and brightness fitted to each image first (package microssim)",
     "mse": "mean squared error, grey values squared",
     "affine_mse": "mean squared error after the best affine map to the reference",
 }
@@ -248,6 +251,8 @@ def _against_clean(reference: Stack, data_range: float | None) -> Judge:
         found["si_psnr"] = metrics.scale_invariant_psnr
         if min(reference.shape[-2:]) >= SSIM_EDGE:
             found["ssim"] = lambda image, truth: metrics.ssim(image, truth, data_range or "reference")
+            if importlib.util.find_spec("microssim"):  # not ours, and not needed
+                found["microssim"] = _microssim
 
     def judge(stack: Stack, only: str | None = None) -> dict[str, list[float]]:
         scores: dict[str, list[float]] = {name: [] for name in found if only in (None, name)}
@@ -257,6 +262,11 @@ def _against_clean(reference: Stack, data_range: float | None) -> Judge:
         return scores
 
     return judge
+
+
+def _microssim(image: np.ndarray, truth: np.ndarray) -> float:
+    similarity = importlib.import_module("microssim").micro_structural_similarity
+    return float(similarity(truth.astype(np.float64), image.astype(np.float64)))
 
 
 def _against_frames(frames: Stack, data_range: float | None) -> Judge:
