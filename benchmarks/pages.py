@@ -27,6 +27,14 @@ NAMES = {
     "cosdd,model.decoder_input=latent": "`--method cosdd --set model.decoder_input=latent`",
 }
 
+RUNS = {
+    "ours": "`--method cosdd`",
+    "wavelets": "the same, started as a wavelet denoiser",
+    "auto": "`auto` (blind-row)",
+    "theirs": "the authors' published code",
+    "mended": "the same, its shuffling mended",
+}
+
 # What a script may rely on, by the name it is called by.
 PUBLIC: dict[str, Any] = {
     "cosdd.train": cosdd.train,
@@ -423,6 +431,34 @@ def speed() -> list[str]:
     ]
 
 
+def training() -> str:
+    return filled(ROOT / "docs" / "training.md", trained())
+
+
+def trained() -> list[str]:
+    """What `python -m benchmarks.training` measured."""
+    entry = _read("training")
+    if not entry:
+        return []
+    lines = [
+        f"`{entry['command']}`; {_machine(entry)}. Seconds of processor time on one thread, as "
+        "others use the machine, too; PSNR of the mean of samples, and of the direct denoiser where that is better.",
+        "",
+    ]
+    for kind, found in entry["results"].items():
+        lines += [f"*{kind}*, {found['psnr_noisy']:.1f} dB noisy:", ""]
+        for name, seeds in found["runs"].items():
+            for points in seeds.values():
+                best = [max(v for key, v in point.items() if key.startswith("psnr")) for point in points]
+                told = (
+                    f"{psnr:.1f} dB at {point['seconds']:.0f} s ({point['updates']:.0f} updates)"
+                    for psnr, point in zip(best, points, strict=True)
+                )
+                lines.append(f"- {RUNS[name]}: {', '.join(told)}")
+        lines.append("")
+    return lines[:-1]
+
+
 def report() -> str:
     return filled(ROOT / "docs" / "report.md", lit())
 
@@ -538,6 +574,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
     "docs/reliability.md": reliability,
     "docs/report.md": report,
     "docs/settings.md": settings,
+    "docs/training.md": training,
 }
 
 

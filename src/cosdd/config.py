@@ -63,6 +63,11 @@ class Model(Section):
         default="x", description="Axis along which the noise is correlated; filled in from the data for 'auto'."
     )
 
+    start: Literal["empty", "wavelets"] = Field(
+        default="empty",
+        description="What the latents hold before training: nothing (paper), or the Haar wavelets of the image, "
+        "weighed against the measured noise (docs/training.md); then every level halves the image, blocks are plain.",
+    )
     levels: int = Field(default=5, ge=1, le=20, description="Levels of the latent hierarchy.")
     downsampling: Literal["alternating", "every", "after_first"] = Field(
         default="after_first",
@@ -93,6 +98,13 @@ class Model(Section):
         "(the authors' published code).",
     )
 
+    latents_from: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of the budget before which the noise decoder learns alone, and the latents stay as they "
+        "start; for start wavelets.",
+    )
     noise_layers: int = Field(default=4, ge=1, le=32, description="Layers of the autoregressive noise decoder.")
     noise_features: int = Field(default=32, ge=1, le=512, description="Filters of the noise decoder.")
     noise_kernel: int = Field(

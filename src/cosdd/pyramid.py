@@ -19,6 +19,7 @@ from cosdd import tiles
 from cosdd.model.ladder import Ladder
 from cosdd.model.layers import hand_over
 from cosdd.model.unet import UNet
+from cosdd.model.wavelets import WaveletLadder
 from cosdd.tiles import Tile
 
 GROUP = 8  # samples that share one way up of a tile
@@ -31,7 +32,7 @@ class Cut:
     entering: tiles in which the image goes up to the cut. stride: pixels of the image to one of the first coarse level.
     """
 
-    network: Ladder | UNet
+    network: Ladder | WaveletLadder | UNet
     level: int
     stride: int
     entering: list[Tile]
@@ -48,7 +49,7 @@ class Cut:
 
 
 def plan(
-    network: Ladder | UNet,
+    network: Ladder | WaveletLadder | UNet,
     window: Sequence[slice],
     space: Sequence[int],
     pixels: int,

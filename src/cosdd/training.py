@@ -27,6 +27,7 @@ from cosdd.config import InputError
 from cosdd.data import Frames
 from cosdd.device import arithmetic
 from cosdd.model import COSDD, BlindRow, build
+from cosdd.model.wavelets import WaveletLadder
 
 VALIDATION_CROPS = 32
 PLATEAU_FACTOR = {"plateau": 0.1, "budget": 0.3}  # the rate falls to this share after a plateau
@@ -105,6 +106,8 @@ def start(settings: config.Config, frames: Frames) -> Run:
     network = build(settings)
     if isinstance(network, COSDD):
         network.noise.set_smallest_sigma(frames.statistics.smallest_sigma())
+        if isinstance(network.ladder, WaveletLadder):
+            measured_wavelets(network, network.ladder, frames)
     notes = measured_noise(network, frames) if isinstance(network, BlindRow) and network.anchor else ()
     network.ceiling = frames.ceiling()
     if settings.model.dimensions == 2:
@@ -115,6 +118,17 @@ def start(settings: config.Config, frames: Frames) -> Run:
     edges = frames.edges(settings.train.crop, network.stride if isinstance(network, COSDD) else 16)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     return Run(settings, frames, fabric, network, wrapped, wrapped_optimiser, edges, average, notes)  # type: ignore[arg-type]
+
+
+def measured_wavelets(network: COSDD, ladder: WaveletLadder, frames: Frames) -> None:
+    """Start as a wavelet denoiser, for the noise that the frames show across the rows."""
+    windows = frames.windows()
+    axis = network.noise.axis
+    floor = noisefloor.measure(windows, -1 if axis is None else axis) if ladder.dimensions > 1 else None
+    covariance = None if floor is None else torch.from_numpy(floor.covariance.mean(1)).float()  # of all brightnesses
+    if covariance is not None and axis is None:
+        covariance = covariance[:, :1]
+    network.noise.start_at(ladder.start_at([torch.from_numpy(window) for window in windows], covariance, axis))
 
 
 def measured_noise(network: BlindRow, frames: Frames) -> tuple[str, ...]:

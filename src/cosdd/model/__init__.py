@@ -16,6 +16,7 @@ from cosdd.model.layers import fill_missing, pad_to_multiple
 from cosdd.model.noise import NoiseDecoder
 from cosdd.model.signal import SignalDecoder
 from cosdd.model.unet import UNet
+from cosdd.model.wavelets import WaveletLadder
 
 
 def build(settings: config.Config) -> COSDD | BlindRow:
@@ -41,19 +42,27 @@ class COSDD(nn.Module):
         super().__init__()
         s = settings
         self.settings = s
-        self.ladder = Ladder(
-            s.dimensions, s.channels, s.levels, s.features, s.max_features, s.latents, s.final_latents,
-            downsampling=s.downsampling, block=s.block, activation=s.activation, padding=s.padding,
-            decoder_input=s.decoder_input,
-        )  # fmt: skip
+        wavelets = s.start == "wavelets"
+        self.ladder: Ladder | WaveletLadder
+        if wavelets:
+            self.ladder = WaveletLadder(
+                s.dimensions, s.channels, s.levels, s.features, s.max_features, s.latents, s.final_latents,
+                activation=s.activation,
+            )  # fmt: skip
+        else:
+            self.ladder = Ladder(
+                s.dimensions, s.channels, s.levels, s.features, s.max_features, s.latents, s.final_latents,
+                downsampling=s.downsampling, block=s.block, activation=s.activation, padding=s.padding,
+                decoder_input=s.decoder_input,
+            )  # fmt: skip
         self.noise = NoiseDecoder(
             s.dimensions, s.channels, self.ladder.code_channels, s.noise_axis,
             layers=s.noise_layers, features=s.noise_features, kernel=s.noise_kernel,
-            dilation=s.noise_dilation, components=s.components,
+            dilation=s.noise_dilation, components=s.components, centred=wavelets,
         )  # fmt: skip
         self.signal = SignalDecoder(
             s.dimensions, s.channels, self.ladder.code_channels,
-            layers=s.signal_layers, features=s.signal_features, padding=s.padding,
+            layers=s.signal_layers, features=s.signal_features, padding=s.padding, centred=wavelets,
         )  # fmt: skip
         self.direct = None
         if s.direct:
@@ -84,7 +93,7 @@ class COSDD(nn.Module):
         mean squared errors; ``loss`` is what training minimises; ``kl_levels`` the KL of each level, finest first.
 
         Edges of ``x`` must be multiples of ``stride``; pixels that are NaN are missing. ``progress`` is the share of
-        the training budget that is used: the direct denoiser joins in when its targets have settled.
+        the training budget that is used: latents and direct denoiser join in when those before them have settled.
         """
         x, known = fill_missing(x)
         trusted = known & (x < x.new_tensor(self.ceiling).reshape(-1, *[1] * self.settings.dimensions))
@@ -92,7 +101,9 @@ class COSDD(nn.Module):
         def mean(values: Tensor) -> Tensor:
             return (values * trusted).sum() / trusted.sum().clamp_min(1)
 
-        code, kl_sums = self.ladder.top_down(self.ladder.bottom_up(x), draw)
+        # Wavelets speak from the start. What the noise decoder could not explain yet would go into them, for good.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and progress >= self.settings.latents_from):
+            code, kl_sums = self.ladder.top_down(self.ladder.bottom_up(x), draw)
         kl_levels = torch.stack(kl_sums) / x.numel()
         nll = mean(self.noise.nll(x, code))
         # Stop-gradient: regression to the noisy image would pull noise into the latents (method 2.3).

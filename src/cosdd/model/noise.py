@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cosdd.model.layers import CONVOLUTION, Stem, convolution
+from cosdd.model.layers import CONVOLUTION, Stem, convolution, start_at_zero
 
 HALF_LOG_TWO_PI = 0.9189385332046727
 LARGEST_SIGMA = 1e3  # in units of the images' standard deviation
@@ -115,9 +115,12 @@ class NoiseDecoder(nn.Module):
         kernel: int,
         dilation: int,
         components: int,
+        centred: bool = False,
     ):
+        """centred: the code begins with an image, and the means of the mixture are relative to it."""
         super().__init__()
         self.channels, self.components, self.depth = channels, components, layers
+        self.centred = centred
         self.axis: int | None = None if noise_axis == "none" else {"x": -1, "y": -2, "z": -3}[noise_axis]
         self.from_code = convolution(dimensions, code_channels, layers * features, 1)
         # Context exists for x, y and z; with noise axis "none" the code alone decides.
@@ -141,6 +144,16 @@ class NoiseDecoder(nn.Module):
         """Floor of the mixture's sigmas, in units of the images' standard deviation; saved with the weights."""
         self.smallest_sigma.fill_(sigma)
 
+    @torch.no_grad()
+    def start_at(self, sigma: Float[Tensor, " c"]) -> None:
+        """Start as white noise of standard deviation ``sigma``, alike everywhere."""
+        start_at_zero(self.head)
+        _, means, raw = self.head.bias.view(3, self.channels, self.components)  # type: ignore[union-attr]
+        above = (sigma - self.smallest_sigma).clamp_min(0.01 * sigma)[:, None]
+        raw.copy_(torch.log(torch.expm1(above)).expand_as(raw))
+        apart = 0.3 * torch.linspace(-1, 1, self.components)  # components that are alike would stay so
+        means.copy_(sigma[:, None] * apart)
+
     def forward(
         self, x: Float[Tensor, "b c *space"], code: Float[Tensor, "b s *space"]
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,10 +172,14 @@ class NoiseDecoder(nn.Module):
             h = h if skip is None else h + skip
         with torch.autocast(x.device.type, enabled=False):
             theta = self.head(h.to(self.smallest_sigma.dtype))  # float32, whatever the networks compute in
-        return self._mixture(theta.unflatten(1, (3, self.channels, self.components)).unbind(1))
+        theta = theta.unflatten(1, (3, self.channels, self.components)).unbind(1)
+        return self._mixture(theta, code[:, : self.channels].to(theta[1].dtype).unsqueeze(2))
 
-    def _mixture(self, theta: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    def _mixture(self, theta: tuple[Tensor, ...], image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """image: the first channels of the code, ready to be added to the means."""
         logits, means, raw = theta
+        if self.centred:
+            means = means + image
         # The floor is tied to the grey step of the data: repeated values cannot be fitted infinitely well.
         return logits, means, (self.smallest_sigma + F.softplus(raw)).clamp(max=LARGEST_SIGMA)
 
@@ -233,7 +250,8 @@ class NoiseDecoder(nn.Module):
                 inner.view(-1, samples, lines).add_(said[layer]).relu_()
                 h = torch.addmm(mix_bias, mix, inner) if layer == 0 else torch.addmm(h, mix, inner).add_(mix_bias)
             theta = torch.addmm(head_bias, head, h).unflatten(0, (3, self.channels, self.components))
-            logits, means, sigmas = self._mixture(theta.unbind(0))
+            image = code[column, : self.channels].repeat(1, samples).unsqueeze(1)
+            logits, means, sigmas = self._mixture(theta.unbind(0), image)
             x = draw(logits, means, sigmas, uniform[column].flatten(1), normal[column].flatten(1))
             rings[0].push(column, torch.cat([x, exists]))
             drawn[column] = x.view(self.channels, samples, lines)
