@@ -1,5 +1,6 @@
 """The model file: what was saved is what is loaded, and a stranger's file can do no harm."""
 
+import dataclasses
 import json
 import re
 import struct
@@ -46,7 +47,7 @@ def refused(path: Path) -> str:
 
 @pytest.mark.parametrize("block", ["plain", "supplement"])
 def test_a_loaded_model_denoises_to_the_last_bit_the_same(tmp_path, block):
-    saved = tiny.checkpoint(1000.0, 20.0, block=block)
+    saved = dataclasses.replace(tiny.checkpoint(1000.0, 20.0, block=block), spread=(1.25,))
     noisy = tiny.stripes(2)[:, 0]
     before = Denoiser(saved).denoise(noisy, samples=3, save_samples=2)
     Denoiser(saved).save(tmp_path / "m.safetensors")
@@ -239,6 +240,8 @@ NONSENSE = {
     "history is a number": ((), {"history": 5}),
     "history of lists": ((), {"history": [[1]]}),
     "history of nothing": ((), {"history": [{"elbo": None}]}),
+    "spread of two channels": ((), {"spread": [1.0, 1.0]}),
+    "spread is zero": ((), {"spread": [0.0]}),
 }
 
 

@@ -1,5 +1,8 @@
 """Denoising: averages, samples, axes and grey values."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +29,7 @@ NOISY = stripes(3)[:, 0]
 
 def test_mean_and_standard_deviation_are_those_of_the_samples():
     """Streamed one by one, equal to a computation that has all samples in memory."""
-    result = denoiser().denoise(NOISY, samples=7, save_samples=7)
+    result = denoiser().denoise(NOISY, samples=7, plain=True, save_samples=7)
     assert result.samples is not None
     assert result.std is not None
     samples = result.samples.astype(np.float64)
@@ -34,6 +37,14 @@ def test_mean_and_standard_deviation_are_those_of_the_samples():
     np.testing.assert_allclose(result.mean, samples.mean(0), rtol=1e-6)
     np.testing.assert_allclose(result.std, samples.std(0, ddof=1), rtol=1e-3, atol=1e-3)
     assert result.std.min() > 0
+
+
+def test_the_standard_deviation_is_calibrated_and_nothing_else():
+    model = denoiser()
+    calibrated = Denoiser(dataclasses.replace(model.checkpoint, spread=(1.25,)))
+    plain, found = (each.denoise(NOISY[0], samples=5) for each in (model, calibrated))
+    np.testing.assert_array_equal(found.mean, plain.mean)
+    np.testing.assert_allclose(found.std, 1.25 * plain.std, rtol=1e-6)
 
 
 def test_results_are_float32_and_finite():
@@ -74,10 +85,44 @@ def test_saved_samples_are_the_first_ones():
     assert model.denoise(NOISY[0], samples=2).samples is None
 
 
-def test_more_samples_begin_with_the_same_ones():
+@pytest.mark.parametrize(("plain", "counts"), [(True, (2, 3)), (False, (8, 21))])
+def test_more_samples_begin_with_the_same_ones(plain, counts):
     model = denoiser()
-    few, many = (model.denoise(NOISY[0], samples=n, save_samples=2).samples for n in (2, 4))
+    few, many = (model.denoise(NOISY[0], samples=n, plain=plain, save_samples=2).samples for n in counts)
     np.testing.assert_allclose(few, many, rtol=1e-6)
+
+
+# -------------------------------------------------------------------------------------- coupled, enough
+
+
+def test_coupled_samples_have_the_mean_and_spread_of_plain_ones_and_come_nearer_to_it():
+    """Of 400 plain samples of a trained model, the limit; each coupled sample is one of the same kind."""
+    model = Denoiser.load(Path(__file__).parent / "fixtures" / "cosdd-0.1.safetensors")
+    noisy = np.load(Path(__file__).parent / "fixtures" / "noisy.npy")[0]
+    limit = model.denoise(noisy, samples=400, plain=True)
+    plain, coupled = (model.denoise(noisy, samples=16, plain=plain, seed=1) for plain in (True, False))
+    assert limit.std is not None
+    assert coupled.std is not None
+    variance = np.mean(limit.std**2)
+    errors = [np.mean((found.mean - limit.mean) ** 2) / variance - 1 / 400 for found in (plain, coupled)]
+    assert errors[0] == pytest.approx(1 / 16, rel=0.4)
+    assert abs(errors[1]) < errors[0] / 5
+    assert np.mean(coupled.std**2) == pytest.approx(variance, rel=0.1)
+
+
+def test_as_many_samples_as_it_takes_for_each_image():
+    """The same number and the same pixels in tiles; fewer where the noise is stronger than what samples disagree on."""
+    model = denoiser(0.0, 1.0)
+    rng = np.random.default_rng(0)
+    noisy = np.stack([rng.normal(size=(40, 40)) * scale for scale in (0.3, 3.0)])
+    whole, tiled = (model.denoise(noisy, tile=edge) for edge in (1000, 16))
+    assert whole.taken == tiled.taken
+    assert 8 <= whole.taken[1] < whole.taken[0] <= 128
+    np.testing.assert_allclose(tiled.mean, whole.mean, atol=1e-5 * np.ptp(whole.mean))
+    np.testing.assert_allclose(tiled.std, whole.std, atol=1e-5 * np.ptp(whole.mean))
+    assert model.denoise(noisy[1], samples=3).taken == (3,)
+    assert model.denoise(noisy[1], plain=True).taken == (100,)
+    assert model.denoise(noisy[1], direct=True).taken == (0,)
 
 
 # -------------------------------------------------------------------------------------------------- seed
@@ -384,6 +429,7 @@ def test_images_of_another_kind_are_refused_in_one_line(pixels, axes, model, sai
         ({"samples": 0}, "samples is 0"),
         ({"samples": 3, "save_samples": 4}, "save_samples is 4"),
         ({"save_samples": -1}, "save_samples is -1"),
+        ({"samples": None, "save_samples": 9}, "save_samples is 9"),
         ({"save_samples": 1, "direct": True}, "direct"),
         ({"seed": -1}, "seed"),
     ],

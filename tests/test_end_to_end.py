@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -125,6 +126,18 @@ def test_samples_and_direct_denoiser(trained, stack, tmp_path, capsys):
         assert not list(tmp_path.rglob("*.tif"))
 
 
+def test_samples_as_many_as_it_takes_unless_somebody_says(trained, stack, tmp_path, capsys):
+    """Said with the results; a blind-row model draws none."""
+    method, model = trained
+    capsys.readouterr()
+    for name, asked in (("auto", ()), ("few", ("--samples", 3)), ("plain", ("--plain", "--samples", 3))):
+        assert cosdd("denoise", model, stack, "-o", tmp_path / name, *asked) == 0
+        said = re.findall(r"mean of (\d+)(?: to \d+)? samples", capsys.readouterr().out)
+        assert said == ([] if method == "blind-row" else ["8" if name == "auto" else "3"])
+    few, plain = (tifffile.imread(tmp_path / name / "my stack.tif") for name in ("few", "plain"))
+    assert (np.abs(few - plain).max() > 0) == (method == "cosdd")
+
+
 def test_a_bad_file_in_a_folder_does_not_stop_the_others(trained, stack, tmp_path, capsys):
     _, model = trained
     folder = tmp_path / "in"
@@ -243,6 +256,7 @@ BAD_DENOISING = {
     "no rows": (lambda d, m, s: [m, _save(d / "l.tif", _noise(1, 400)), "--axes", "TX"], "--axes TX"),
     "nan": (lambda d, m, s: [m, _save(d / "n.tif", _with(_noise(40, 40), np.nan))], "NaN"),
     "no samples": (lambda d, m, s: [m, s, "--samples", 0], "samples"),
+    "bad samples": (lambda d, m, s: [m, s, "--samples", "some"], "--samples some"),
     "bad dtype": (lambda d, m, s: [m, s, "--dtype", "uint7"], "uint7"),
     "bad tile": (lambda d, m, s: [m, s, "--tile", "big"], "--tile big"),
     "no tile": (lambda d, m, s: [m, s, "--tile", "0"], "tile is 0"),

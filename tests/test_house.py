@@ -13,9 +13,9 @@ SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
 ROOMS = ["config", "progress", "writing", "lazy", "zarray", "omezarr", "images", "specimen", "simulate", "metrics"]
 ROOMS += ["evaluation", "inspection", "noisefloor", "outliers", "data", "device", "processes", "model", "tensorfile"]
-ROOMS += ["checkpoint", "training", "snapshot", "generation", "latents", "tiles", "pyramid", "denoise", "recipe"]
-ROOMS += ["unfinished", "outputs", "workers", "checks", "report", "demo", "commands", "witness", "cli_train", "cli"]
-ROOMS += ["__main__"]
+ROOMS += ["calibration", "checkpoint", "training", "snapshot", "generation", "latents", "estimates", "tiles", "pyramid"]
+ROOMS += ["denoise", "recipe", "unfinished", "outputs", "workers", "checks", "report", "demo", "commands", "witness"]
+ROOMS += ["cli_train", "cli", "__main__"]
 
 
 def room(path: Path) -> str:

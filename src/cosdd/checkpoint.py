@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Checkpoint:
     steps: int
     seconds: float
     version: str = __version__
+    spread: tuple[float, ...] = ()  # factors that the standard deviations need, one for each channel; none: 1
 
 
 def save(checkpoint: Checkpoint, path: str | Path, overwrite: bool = False) -> None:
@@ -55,6 +56,7 @@ def save(checkpoint: Checkpoint, path: str | Path, overwrite: bool = False) -> N
         "steps": checkpoint.steps,
         "seconds": checkpoint.seconds,
         "version": checkpoint.version,
+        "spread": checkpoint.spread,
     }
     metadata = {"format": "cosdd", "format_version": str(FORMAT_VERSION), "cosdd": json.dumps(header)}
     tensorfile.write(path, checkpoint.network.state_dict(), metadata)
@@ -92,6 +94,7 @@ def load(path: str | Path) -> Checkpoint:
                 statistics = _statistics(header["statistics"], settings.model.channels)
                 history = tuple({str(k): float(v) for k, v in entry.items()} for entry in header["history"])
                 steps, seconds, version = int(header["steps"]), float(header["seconds"]), str(header["version"])
+                spread = _spread(header.get("spread", ()), settings.model.channels)
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
                 raise InputError(f"{path}: the model's header is damaged ({_brief(error)})") from None
             with torch.device("meta"):  # shapes only, nothing allocated
@@ -112,7 +115,7 @@ def load(path: str | Path) -> Checkpoint:
     with torch.random.fork_rng(devices=[]):
         network = build(settings)  # no larger than the file, now that it fits
     network.load_state_dict(weights, assign=True, strict=not later)
-    return Checkpoint(settings, statistics, network.eval(), history, steps, seconds, version)
+    return Checkpoint(settings, statistics, network.eval(), history, steps, seconds, version, spread)
 
 
 def _refuse_other_formats(path: Path, metadata: Mapping[str, str]) -> None:
@@ -134,6 +137,14 @@ def _statistics(values: Mapping[str, Any], channels: int) -> Statistics:
     ):
         raise ValueError("statistics")
     return Statistics(mean, std, step)
+
+
+def _spread(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """The first models have none."""
+    factors = tuple(map(float, values))
+    if len(factors) not in (0, channels) or not all(math.isfinite(factor) and factor > 0 for factor in factors):
+        raise ValueError("spread")
+    return factors
 
 
 def _brief(error: Exception) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +44,10 @@ def denoise(
     model: Annotated[Path, typer.Argument(help="Model file made by cosdd train.")],
     files: commands.Files,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("denoised"),
-    samples: commands.Samples = 100,
+    samples: commands.Samples = "auto",
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Independent samples, 100 unless --samples says how many: the paper's way.")
+    ] = False,
     std: Annotated[bool, typer.Option("--std", help="Also write the standard deviation over the samples.")] = False,
     save_samples: Annotated[int, typer.Option(help="Also write this many single samples.")] = 0,
     direct: Annotated[bool, typer.Option("--direct", help="Use the direct denoiser: one pass, no samples.")] = False,
@@ -79,13 +83,14 @@ def denoise(
     if tile not in ("auto", "none") and not tile.isdecimal():
         raise InputError(f"--tile {tile}: expected auto, none, or pixels along the edge of a tile")
     edge = None if tile == "auto" else sys.maxsize if tile == "none" else int(tile)
+    number = commands.how_many(samples)
     asked = DenoiseSettings(
-        samples=samples, save_samples=save_samples, direct=direct, flips=flips, tile=edge, seed=seed
+        samples=number, plain=plain, save_samples=save_samples, direct=direct, flips=flips, tile=edge, seed=seed
     )
     if direct and std:
         raise InputError("--std needs samples and --direct draws none: leave out one of them")
     denoiser = Denoiser.load(model)
-    if std and samples < 2 and denoiser.checkpoint.settings.method == "cosdd":
+    if std and number == 1 and denoiser.checkpoint.settings.method == "cosdd":
         raise InputError("--std needs at least two samples: raise --samples")
     paths = images.find(files)
     context.with_resource(writing.claim(output, outputs.names(paths, output, wanted)))
@@ -108,14 +113,21 @@ def denoise(
         like = checks.likeness(frames, denoiser.checkpoint.statistics)
         if like.light != "green":
             out.print(f"note: {like.answer}")
+        taken: list[int] = []  # by this process
+
+        def made(numbers: Iterator[int]) -> Iterator[outputs.Frame | float]:
+            parts = commands.noted(denoiser.stream(frames, asked, numbers), lambda part: taken.extend(part.taken))
+            return outputs.by_name(parts, wanted)
+
         if team is None:
-            fill = outputs.here(lambda which: outputs.by_name(denoiser.stream(frames, asked, which), wanted))
+            fill = outputs.here(made)
         else:
             fill = partial(team, workers.Denoising(model.absolute(), path.absolute(), axes, asked, wanted))
         result = (image, denoiser.spatial, path, output, wanted, asked_of(path))
         with progress.bar("denoising") as show:
             # A file with some of its results was being written when a run ended: they appear one after the other.
-            return outputs.write_all(fill, *result, show, overwrite or resume, anew=overwrite and not resume)
+            written = outputs.write_all(fill, *result, show, overwrite or resume, anew=overwrite and not resume)
+        return written + ([f"mean of {commands.span(taken)} samples"] if any(taken) else [])
 
     failed = commands.each(paths, count, one)
     out.print(f"denoised {len(paths) - failed} of {len(paths)} file(s) in {time.perf_counter() - began:.0f} s")

@@ -118,7 +118,7 @@ def demo(
     method: commands.MethodName = None,
     preset: commands.PresetName = None,
     settings: commands.Settings = None,
-    samples: commands.Samples = 100,
+    samples: commands.Samples = "auto",
     seed: commands.Seed = 0,
     overwrite: commands.Overwrite = False,
 ) -> None:
@@ -126,10 +126,10 @@ def demo(
     from cosdd import demo as story
     from cosdd.training import Record
 
-    layers = _layers(None, settings, time_, seed, method, preset)
+    layers, asked = _layers(None, settings, time_, seed, method, preset), commands.how_many(samples)
     context.with_resource(writing.claim(output, [story.SUMMARY]))
     summary: dict[str, Any] = {}
-    for kind, items in groupby(story.run(output, seed, overwrite, layers, samples), type):
+    for kind, items in groupby(story.run(output, seed, overwrite, layers, asked), type):
         if kind is dict:
             summary = next(items)  # type: ignore[assignment]
             continue

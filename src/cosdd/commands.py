@@ -39,7 +39,30 @@ MethodName = Annotated[
 PresetName = Annotated[str | None, typer.Option(help=f"Where settings start from: {', '.join(config.PRESETS)}.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings from a YAML file.")]
 Budget = Annotated[str | None, typer.Option("--time", help="Training time, such as 90s, 10m or 2h.")]
-Samples = Annotated[int, typer.Option(help="Posterior samples to average.")]
+Samples = Annotated[
+    str, typer.Option(help="Posterior samples to average: auto (as many as it takes, image by image) or a number.")
+]
+
+
+def how_many(samples: str) -> int | None:
+    """The number in --samples; None for auto. Raises InputError."""
+    if samples != "auto" and not samples.isdecimal():
+        raise InputError(f"--samples {samples}: expected auto, or how many")
+    return None if samples == "auto" else int(samples)
+
+
+def noted(parts: Iterator[Any], note: Callable[[Any], None]) -> Iterator[Any]:
+    """The same parts; all but the shares done are noted on their way."""
+    for part in parts:
+        if not isinstance(part, float):
+            note(part)
+        yield part
+
+
+def span(numbers: Sequence[int]) -> str:
+    """ "8", or "8 to 16"."""
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def each(paths: Sequence[Path], count: int, job: Callable[[Path], list[str]]) -> int:

@@ -6,7 +6,7 @@ The batch of step *t* is a pure function of (seed, t): a resumed run, or a run o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -178,6 +178,12 @@ class Frames:
         """The same crops (count, c, *edges) every time, from held-out frames where there are any; never flipped."""
         rng = np.random.default_rng((seed, 3))
         return self._crops(rng, self.validation or self.train, count, edges, "")
+
+    def held_out(self, most: int, edges: tuple[int, ...]) -> Iterator[np.ndarray]:
+        """A normalised crop (c, *edges) of each held-out frame, or of so many of them, never flipped; NaN as above."""
+        rng = np.random.default_rng(0)
+        for a, i in self.validation[:: max(1, -(-len(self.validation) // most))]:
+            yield normalise(_crop(rng, self.arrays[a], i, edges)[None], self.statistics, self.outliers)[0]
 
     def windows(self, pixels: int = 1 << 21) -> list[np.ndarray]:
         """Normalised pieces (c, *space) of frames from beginning to end, float32, without outliers."""

@@ -22,7 +22,7 @@ SUMMARY = "summary.json"
 
 
 def run(
-    folder: Path, seed: int, overwrite: bool, layers: list[dict[str, Any]], samples: int
+    folder: Path, seed: int, overwrite: bool, layers: list[dict[str, Any]], samples: int | None
 ) -> Iterator[training.Record | float | dict[str, Any]]:
     """Yields training records, then shares of the denoising done, then the summary.
 
@@ -83,7 +83,7 @@ def run(
     summary |= {
         "psnr_convention": "range 1, per image, then mean",
         "steps": denoiser.checkpoint.steps,
-        "samples": samples,
+        "samples": max(max(result.taken) for result in results),
         "seed": seed,
         "train_seconds": round(train_seconds, 1),
         "denoise_seconds": round(denoise_seconds, 1),

@@ -1,7 +1,7 @@
 """Denoising: posterior mean, standard deviation and samples, streamed.
 
-Encode each frame once, sample its latents many times, average the clean images (supplement section 2.3).
-The spread of the samples is the model's own uncertainty; it is not calibrated.
+Encode each frame once, sample its latents many times, average the clean images (supplement section 2.3). Samples are
+drawn in blocks whose noise cancels, until their mean has settled; or, `plain`, one by one as in the paper.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import torch
 from torch import Tensor
 
 from cosdd import checkpoint as files
-from cosdd import data, device, generation, images, latents, outliers, pyramid
+from cosdd import data, device, estimates, generation, images, latents, outliers, pyramid
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
+from cosdd.estimates import Estimate
 from cosdd.generation import Generated
 from cosdd.images import Image
 from cosdd.lazy import Pixels
 from cosdd.model import COSDD, BlindRow
+from cosdd.model.ladder import Draw
 from cosdd.model.quick import quick
 from cosdd.progress import out
 from cosdd.pyramid import Cut
 
-SAMPLES = 100  # the paper's number
 SMALLEST_TILE = 2**14  # pixels; where even that is too much for memory, smaller tiles will not help
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
 # Pixels that go through the networks together: as many samples as fit. Results do not depend on it.
@@ -43,11 +44,13 @@ class Result:
     std: standard deviation over the samples, or of the posterior; None with the direct denoiser.
     samples: (k, *shape of the input), each a clean image that explains the noisy one equally well; None where
     save_samples is 0.
+    taken: how many samples were averaged, for each of the separate images; 0 where none are drawn.
     """
 
     mean: np.ndarray
     std: np.ndarray | None
     samples: np.ndarray | None
+    taken: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,13 @@ class Noise:
 
 @dataclass(frozen=True)
 class Settings:
-    """What is asked of ``denoise``. tile: edge of the tiles of a COSDD model; None: as memory allows."""
+    """What is asked of ``denoise``. samples: None: as many as it takes, of each image by itself; with ``plain`` 100.
 
-    samples: int = SAMPLES
+    tile: edge of the tiles of a COSDD model; None: as memory allows.
+    """
+
+    samples: int | None = None
+    plain: bool = False
     save_samples: int = 0
     direct: bool = False
     flips: bool = False
@@ -94,18 +101,24 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
+        if self.samples is not None and self.samples < 1:
             raise InputError(f"samples is {self.samples}: at least 1 is needed")
         if self.tile is not None and self.tile < 1:
             raise InputError(f"tile is {self.tile}: expected pixels along the edge of a tile, at least 1")
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}: at least 0 is needed")
-        if not 0 <= self.save_samples <= self.samples:
+        if not 0 <= self.save_samples <= self.at_least:
+            more = "" if self.samples else " (say how many to draw where you need more)"
             raise InputError(
-                f"save_samples is {self.save_samples}: expected 0 to the number of samples, {self.samples}"
+                f"save_samples is {self.save_samples}: expected 0 to the number of samples, {self.at_least}{more}"
             )
         if self.direct and self.save_samples:
             raise InputError("the direct denoiser draws no samples: leave out either direct or save_samples")
+
+    @property
+    def at_least(self) -> int:
+        """So many samples are drawn in any case."""
+        return self.samples or (estimates.PAPER if self.plain else estimates.GROUP)
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,8 @@ class Denoiser:
         noisy: np.ndarray | Image | str | Path,
         *,
         axes: str | None = None,
-        samples: int = SAMPLES,
+        samples: int | None = None,
+        plain: bool = False,
         save_samples: int = 0,
         direct: bool = False,
         flips: bool = False,
@@ -144,16 +158,18 @@ class Denoiser:
         """Denoise an array, an Image or a file; all at once.
 
         axes: letters such as "TYX" where an array or file does not say (2-D is YX, 3-D is TYX).
-        samples: posterior samples to average. save_samples: how many of them to return.
+        samples: posterior samples to average; by default as many as it takes for each image, until the standard error
+        of their mean is small next to the noise. plain: independent samples, 100 by default, as in the paper; else
+        their noise is coupled so that most of it cancels. save_samples: how many of them to return.
         direct: use the direct denoiser, one pass. flips: average over the mirrored images too (blind-row models),
         four times the work. tile: edge in pixels of the tiles in which a COSDD model works, by default as memory
         allows; the result is that of the whole image. progress: called with the share done, 0 to 1.
         Raises InputError for images that the model cannot denoise.
         """
         image = _opened(noisy, axes)
-        settings = Settings(samples, save_samples, direct, flips, tile, seed)
+        settings = Settings(samples, plain, save_samples, direct, flips, tile, seed)
         frames = self.frames(image)
-        means, stds, kept = [], [], []
+        means, stds, kept, taken = [], [], [], []
         for frame in self.stream(frames, settings):
             if not isinstance(frame, Result):
                 if progress:
@@ -162,6 +178,7 @@ class Denoiser:
             means.append(frame.mean)
             stds.append(frame.std)
             kept.append(frame.samples)
+            taken += frame.taken
 
         def whole(parts: list[np.ndarray]) -> np.ndarray:
             return images.from_samples(np.stack(parts), image, self.spatial)
@@ -170,6 +187,7 @@ class Denoiser:
             mean=whole(means),
             std=None if direct else whole(stds),
             samples=np.stack([whole(list(one)) for one in zip(*kept, strict=True)]) if save_samples else None,
+            taken=tuple(taken),
         )
 
     def generate(
@@ -308,13 +326,16 @@ class Denoiser:
         # Around single calls, never around a yield: the caller's own code must not run in bfloat16.
         return device.arithmetic(self.checkpoint.settings.train.precision, where)
 
-    def _result(self, mean: Tensor, std: Tensor | None, samples: list[Tensor]) -> Result:
+    def _result(self, mean: Tensor, std: Tensor | None, samples: list[Tensor], taken: int = 0) -> Result:
         """Back to grey values: de-normalised in float32 at least, never in the networks' arithmetic."""
         statistics = self.checkpoint.statistics
+        if std is not None and self.checkpoint.spread:
+            std = std * std.new_tensor(self.checkpoint.spread).reshape(-1, *[1] * (std.dim() - 2))
         return Result(
             statistics.restore(mean.float().cpu().numpy())[0],
             None if std is None else statistics.restore_std(std.float().cpu().numpy())[0],
             np.stack([statistics.restore(sample.numpy())[0] for sample in samples]) if samples else None,
+            (taken,),
         )
 
     def _solved(
@@ -349,7 +370,7 @@ class Denoiser:
         while True:
             cut = pyramid.plan(
                 part, window[2:], x.shape[2:], pixels,
-                edge=edge, tail=tail, rounds=1 if settings.direct else settings.samples, near=NEAR.get(x.device.type),
+                edge=edge, tail=tail, rounds=1 if settings.direct else settings.at_least, near=NEAR.get(x.device.type),
             )  # fmt: skip
             try:
                 for share in self._tiled(network, x, window, cut, index, settings):
@@ -366,22 +387,25 @@ class Denoiser:
         self, network: COSDD, x: Tensor, window: tuple[slice, ...], cut: Cut, index: int, settings: Settings
     ) -> Iterator[Result | float]:
         """A padded image: yields the share done, then the Result."""
-        rounds = 1 if settings.direct else settings.samples
-        rounds_in_all = rounds + cut.has_coarse  # the way up to the coarse levels counts as one
-        mean, squares = torch.zeros_like(x), torch.zeros_like(x)
-        coarse: list[Tensor] = []
+        climb = int(cut.has_coarse)  # the way up to the coarse levels counts as a sample
+        estimate = Estimate(x, settings.samples, settings.plain)
         kept = [torch.zeros_like(x) for _ in range(settings.save_samples)]
+        coarse: list[Tensor] = []
         for share, features in pyramid.coarse(cut, x, partial(self._arithmetic, x.device)):
             coarse = features
-            yield share / rounds_in_all
+            if climb:
+                yield share / (1 + (1 if settings.direct else estimate.expected))
         if settings.direct:
-            shares = self._directly(network, x, cut, coarse, mean)
+            shares = self._directly(network, x, cut, coarse, estimate.mean)
         else:
-            shares = self._sampled(network, x, cut, coarse, index, settings, mean, squares, kept)
+            shares = self._sampled(network, x, cut, coarse, index, settings.seed, estimate, kept)
+        best = 0.0
         for done in shares:
-            yield (done + cut.has_coarse) / rounds_in_all
-        std = None if settings.direct else torch.sqrt(squares[window] / max(settings.samples - 1, 1))
-        yield self._result(mean[window], std, [sample[window].cpu() for sample in kept])
+            best = max(best, (climb + done) / (climb + (1 if settings.direct else estimate.expected)))
+            yield best
+        std = None if settings.direct else estimate.std()[window]
+        samples = [sample[window].cpu() for sample in kept]
+        yield self._result(estimate.mean[window], std, samples, estimate.taken)
 
     def _directly(self, network: COSDD, x: Tensor, cut: Cut, coarse: list[Tensor], mean: Tensor) -> Iterator[float]:
         """The direct denoiser's estimate, into ``mean``; yields the share done."""
@@ -404,15 +428,16 @@ class Denoiser:
         cut: Cut,
         coarse: list[Tensor],
         index: int,
-        settings: Settings,
-        mean: Tensor,
-        squares: Tensor,
+        seed: int,
+        estimate: Estimate,
         kept: list[Tensor],
     ) -> Iterator[float]:
-        """Sample clean images into the mean and what is given beside it; yields how many are done."""
+        """Sample clean images into the estimate and what is kept beside it; yields how many are done."""
         features: list[Tensor] = []
-        for group in _batches(range(settings.samples), pyramid.GROUP):
-            down = self._down(network, cut, coarse, index, settings.seed, group)
+        coupled = partial(latents.coupled, seed, index, block=estimate.block, strides=network.ladder.sight.strides)
+        for group in estimate.groups():
+            noise = coupled(group, origin=[0] * (x.dim() - 2))
+            down = self._down(network, cut, coarse, group, noise)
             for number, tile in enumerate(cut.tiles):
                 seen, inner = x[(..., *tile.seen)], (..., *tile.inner)
                 window, origin = (slice(None), slice(None), *tile.within), [span.start for span in tile.seen]
@@ -420,29 +445,31 @@ class Denoiser:
                     features = []  # not two at a time
                     with self._arithmetic(x.device):
                         features, _ = network.ladder.climb(seen, stop=cut.level)
+                noise = coupled(group, origin=origin)
                 for batch in _batches(group, _together(seen)):
-                    draw = latents.addressed(settings.seed, index, batch, origin, network.ladder.sight.strides)
                     above = cut.seen(None if down is None else down[[sample - group.start for sample in batch]], tile)
                     with self._arithmetic(x.device):
-                        drawn = network.sample(_repeated(features, batch), window, draw, above)
-                    for done, sample in zip(batch, drawn.split(1), strict=True):  # Welford
+                        drawn = network.sample(_repeated(features, batch), window, noise(batch), above)
+                    for done, sample in zip(batch, drawn.split(1), strict=True):
+                        estimate.add(inner, done, sample)
                         if done < len(kept):
                             kept[done][inner] = sample
-                        step = sample - mean[inner]
-                        mean[inner] += step / (done + 1)
-                        squares[inner] += step * (sample - mean[inner])
                 yield group.start + len(group) * (number + 1) / len(cut.tiles)
 
     def _down(
-        self, network: COSDD, cut: Cut, coarse: list[Tensor], index: int, seed: int, group: range
+        self,
+        network: COSDD,
+        cut: Cut,
+        coarse: list[Tensor],
+        group: range,
+        noise: Callable[[range], Draw],
     ) -> Tensor | None:
         """What comes down from the coarse levels of the whole image for each sample of a group."""
         ladder, down = network.ladder, []
         for batch in _batches(group, _together(coarse[0])) if coarse else ():
-            origin = [0] * (coarse[0].dim() - 2)
-            draw = latents.addressed(seed, index, batch, origin, ladder.sight.strides)
             with self._arithmetic(coarse[0].device):
-                down.append(ladder.top_down(_repeated(coarse, batch), draw, with_kl=False, first=cut.level)[0])
+                repeated = _repeated(coarse, batch)
+                down.append(ladder.top_down(repeated, noise(batch), with_kl=False, first=cut.level)[0])
         return torch.cat(down) if down else None
 
 

@@ -2,6 +2,9 @@
 
 A number depends on its address alone. So a sample is the same in tiles of any size, in batches of any size, in any
 order, and (but for the last digit) on any device.
+
+Samples can be coupled in blocks: the noise of each is standard normal as before, and that of a block adds up to zero.
+What a clean image takes linearly from its noise then cancels in the mean of the block (performance section 5).
 """
 
 from __future__ import annotations
@@ -14,14 +17,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cosdd.model.ladder import Draw
+
 # Bits of an address: x and y reach to a million pixels, z to 16,000, and there are 2048 channels, in pairs.
 BITS = {"x": 20, "y": 20, "z": 14}
 BLOCK = 1 << 20  # numbers that are worked on together
 
 
-def addressed(
-    seed: int, frame: int, samples: Sequence[int], origin: Sequence[int], strides: Sequence[int]
-) -> Callable[[int, torch.Size, torch.device], Tensor]:
+def addressed(seed: int, frame: int, samples: Sequence[int], origin: Sequence[int], strides: Sequence[int]) -> Draw:
     """Noise for samples of a part of an image that begins at pixel ``origin``: draw(level, shape, device).
 
     strides: pixels of the image to one of each level. ``shape`` is (samples, channels, *space of the level).
@@ -36,6 +39,45 @@ def addressed(
         return standard_normal(where, shape[1], keys)
 
     return draw
+
+
+def coupled(
+    seed: int, frame: int, group: range, block: int, origin: Sequence[int], strides: Sequence[int]
+) -> Callable[[range], Draw]:
+    """Noise for a group of samples, some of them at a time: coupled(...)(samples)(level, shape, device).
+
+    block: how many samples belong together, from the group's first to its last; 1: they are independent. From
+    independent `n_l` of L samples: `sqrt(L / (L - 1)) * (n_l - mean of n)`, again standard normal.
+    """
+    means: dict[tuple[int, int], Tensor] = {}  # of level and block, where not all of it is drawn at once
+
+    def of(samples: range) -> Draw:
+        own = addressed(seed, frame, samples, origin, strides)
+
+        def draw(level: int, shape: torch.Size, device: torch.device) -> Float[Tensor, "b z *space"]:
+            normal = own(level, shape, device)
+            for first in range(group.start, group.stop, block):
+                members = range(first, min(first + block, group.stop))
+                here = slice(max(first - samples.start, 0), max(members.stop - samples.start, 0))
+                count, some = len(members), normal[here]
+                if count == 1 or not len(some):
+                    continue
+                if len(some) == count:
+                    mean = some.mean(0)
+                elif (level, first) in means:
+                    mean = means[level, first]
+                else:
+                    one = torch.Size([1, *shape[1:]])
+                    mean = torch.zeros((), device=device)
+                    for sample in members:
+                        mean = mean + addressed(seed, frame, [sample], origin, strides)(level, one, device)[0] / count
+                    means[level, first] = mean
+                some.sub_(mean).mul_(math.sqrt(count / (count - 1)))
+            return normal
+
+        return draw
+
+    return of
 
 
 def addresses(space: Sequence[int], start: Sequence[int], device: torch.device) -> Int[Tensor, "*space"]:

@@ -21,7 +21,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
-from cosdd import config, noisefloor, processes
+from cosdd import calibration, config, noisefloor, processes
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.data import Frames
@@ -361,10 +361,12 @@ def finish(run: Run) -> Checkpoint:
         best |= direct
     network = build(settings)
     network.load_state_dict({name: value.cpu() for name, value in best.items()})
+    network.eval()
     return Checkpoint(
         settings=settings,
         statistics=run.frames.statistics,
-        network=network.eval(),
+        network=network,
+        spread=calibration.spread(network, run.frames) if isinstance(network, BlindRow) else (),
         history=tuple(run.history),
         steps=run.step,
         seconds=run.seconds,

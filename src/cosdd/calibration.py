@@ -1,0 +1,42 @@
+"""Calibration: is the stated standard deviation that of the error? Measured on held-out frames, without a clean image.
+
+The blind-row posterior mean is `m + C (C + N)^-1 (x - m)`, and neither m nor C knows the noise of its own row. So the
+mean of its squared error is known but for the truth (Stein's unbiased risk estimate, row by row): with v the stated
+variance, which is the diagonal of `C (C + N)^-1 N`,
+
+    E[(estimate - signal)^2] = E[(estimate - x)^2] - noise variance + 2 v
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from cosdd.data import Frames
+from cosdd.model import BlindRow
+
+PIXELS = 1 << 19  # looked at, of all held-out frames together
+FEW = 1 << 14  # fewer pixels are no evidence
+EDGE = 256
+LARGEST = 2.0  # factor either way; what would be more is no matter of calibration
+
+
+@torch.no_grad()
+def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
+    """Factors that the standard deviations need, one for each channel; none where too little was held out to tell."""
+    edges = frames.edges(min(EDGE, int(PIXELS ** (1 / frames.dimensions))), 1)
+    ceiling = torch.tensor(frames.ceiling())[:, None]
+    stated, true, pixels = (torch.zeros(network.channels, dtype=torch.float64) for _ in range(3))
+    for crop in frames.held_out(max(1, PIXELS // int(np.prod(edges))), edges):
+        x = torch.from_numpy(crop[None])
+        x, mean, std = (image[0].flatten(1) for image in (x, *network.posterior(x)))
+        noise = network.noise.at(mean, 1)[..., 0]
+        trusted = ~x.isnan() & (x < ceiling)
+        variance = std.double().square()
+        stated += (trusted * variance).sum(1)
+        true += torch.where(trusted, (x - mean).double().square() - noise + 2 * variance, 0).sum(1)
+        pixels += trusted.sum(1)
+    if pixels.min() < FEW:
+        return ()
+    factors = (true.clamp_min(0) / stated.clamp_min(1e-30)).sqrt()
+    return tuple(factors.clamp(1 / LARGEST, LARGEST).tolist())
