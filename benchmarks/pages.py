@@ -459,6 +459,64 @@ def trained() -> list[str]:
     return lines[:-1]
 
 
+def samples() -> str:
+    return filled(ROOT / "docs" / "samples.md", estimated())
+
+
+def estimated() -> list[str]:
+    """What `python -m benchmarks.estimators` measured."""
+    entry = _read("estimators")
+    if not entry:
+        return []
+    found = entry["results"]
+    taken, auto, blend = found["samples"], found["samples"]["auto"], found["blend"]
+    (first, last), many = auto["taken"], f", {found['many']} samples"
+    lines = [
+        f"`{entry['command']}`: a small cosdd model ({found['steps']} steps) of a simulated specimen in the noise of "
+        f"the demo; {found['images']} crops of {found['crop']} x {found['crop']} pixels that it never saw; "
+        f"{_machine(entry)}.",
+        "",
+        f"The mean of {found['many']} coupled samples, the limit, has {taken['psnr_limit']:.2f} dB (range 1). "
+        "Behind it, in dB:",
+        "",
+        "| samples | plain | coupled |",
+        "|---|---|---|",
+    ]
+    for count in sorted({*taken["plain"], *taken["coupled"]}, key=int):
+        behind = (f"{row[count]:.3f}" if count in row else "" for row in (taken["plain"], taken["coupled"]))
+        lines.append(f"| {count} | {' | '.join(behind)} |")
+    lines += [
+        "",
+        f"- **Within 0.05 dB of the limit**: {taken['plain_needed']} plain samples, {taken['coupled_needed']} coupled "
+        f"ones. Left to itself, `denoise` took {first if first == last else f'{first} to {last}'} and stayed "
+        f"{auto['behind']:.3f} dB behind: {taken['fewer_samples']:.1f} times fewer samples than the paper's 100, "
+        f"**{taken['less_work']:.1f} times less processor time**.",
+        "- Variance of the mean of 16 coupled samples over that of 16 plain ones: "
+        + ", ".join(f"{value:.3f} in blocks of {size}" for size, value in found["linear"].items())
+        + ".",
+        f"- The direct denoiser is {blend['direct']:+.3f} dB behind the limit. "
+        + " ".join(
+            f"{count} samples: {run['samples']:.3f} dB, blended with it {run['blend']:.3f} dB."
+            for count, run in blend.items()
+            if count != "direct"
+        ),
+    ]
+    if found["coverage"]:
+        lines += [
+            "",
+            "| 90 % interval | of the clean pixels it covers | before calibration | factor |",
+            "|---|---|---|---|",
+        ]
+        lines.append(
+            f"| cosdd, {first if first == last else f'{first} to {last}'} samples | **{auto['coverage']:.1%}** | | |"
+        )
+    for name, run in found["coverage"].items():
+        of = many if name == "cosdd" else ""
+        before = f"{run['coverage_uncalibrated']:.1%} | {run['factor']:.3f}"
+        lines.append(f"| {name}{of} | **{run['coverage']:.1%}** | {before} |")
+    return lines
+
+
 def report() -> str:
     return filled(ROOT / "docs" / "report.md", lit())
 
@@ -573,6 +631,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
     "docs/python.md": python,
     "docs/reliability.md": reliability,
     "docs/report.md": report,
+    "docs/samples.md": samples,
     "docs/settings.md": settings,
     "docs/training.md": training,
 }
