@@ -12,7 +12,7 @@ from statistics import median
 from benchmarks.record import cosdd, earlier, origin, write
 
 # Each variant is a method, and settings after commas.
-VARIANTS = ["auto", "cosdd", "cosdd,model.decoder_input=latent"]
+VARIANTS = ["auto", "cosdd", "cosdd,model.start=empty"]
 
 
 def main() -> None:

@@ -24,12 +24,12 @@ BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NAMES = {
     "auto": "`auto` (blind-row)",
     "cosdd": "`--method cosdd`",
-    "cosdd,model.decoder_input=latent": "`--method cosdd --set model.decoder_input=latent`",
+    "cosdd,model.start=empty": "`--method cosdd --set model.start=empty`",
 }
 
 RUNS = {
     "ours": "`--method cosdd`",
-    "wavelets": "the same, started as a wavelet denoiser",
+    "empty": "the same, started with empty latents, as before",
     "auto": "`auto` (blind-row)",
     "theirs": "the authors' published code",
     "mended": "the same, its shuffling mended",
@@ -145,10 +145,8 @@ def results() -> list[str]:
             )
         lines += [
             "",
-            "In three minutes on a CPU the paper's model comes close to the best Gaussian filter and does not pass it; "
-            "the blind-row denoiser does. The last row is what the paper's text says reaches the decoders, the sampled "
-            "final latent; the presets `small` and `large` follow it. At this budget it learns nothing yet, so `tiny` "
-            "passes on the top-down features, as the authors' published code does.",
+            "The paper's model starts as a wavelet denoiser here ([docs/training.md](docs/training.md)). In the last "
+            "row its latents start empty, as in the paper and in the presets `small` and `large`.",
         ]
     real = _read("real")
     if real:
@@ -441,22 +439,22 @@ def trained() -> list[str]:
     if not entry:
         return []
     lines = [
-        f"`{entry['command']}`; {_machine(entry)}. Seconds of processor time on one thread, as "
-        "others use the machine, too; PSNR of the mean of samples, and of the direct denoiser where that is better.",
-        "",
+        f"`{entry['command']}`; {_machine(entry)}. PSNR with range 1, after so many seconds of training; of the mean "
+        "of eight samples, or of the direct denoiser where that is better.",
     ]
     for kind, found in entry["results"].items():
-        lines += [f"*{kind}*, {found['psnr_noisy']:.1f} dB noisy:", ""]
+        marks = [f"{point['seconds']:.0f} s" for point in next(iter(next(iter(found["runs"].values())).values()))]
+        lines += [
+            "",
+            f"| {kind}: noisy {found['psnr_noisy']:.1f} dB | {' | '.join(marks)} | updates |",
+            "|---" * (len(marks) + 2) + "|",
+        ]
         for name, seeds in found["runs"].items():
             for points in seeds.values():
                 best = [max(v for key, v in point.items() if key.startswith("psnr")) for point in points]
-                told = (
-                    f"{psnr:.1f} dB at {point['seconds']:.0f} s ({point['updates']:.0f} updates)"
-                    for psnr, point in zip(best, points, strict=True)
-                )
-                lines.append(f"- {RUNS[name]}: {', '.join(told)}")
-        lines.append("")
-    return lines[:-1]
+                cells = [f"{psnr:.1f} dB" for psnr in best] + [""] * (len(marks) - len(points))
+                lines.append(f"| {RUNS[name]} | {' | '.join(cells)} | {points[-1]['updates']:.0f} |")
+    return lines
 
 
 def samples() -> str:

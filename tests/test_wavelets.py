@@ -172,6 +172,14 @@ def test_tiles_change_nothing(tile):
     noisy = np.random.default_rng(0).normal(size=(96, 128)).astype(np.float32)
     parts, whole = (Denoiser(trained).denoise(noisy, axes="YX", samples=2, tile=edge) for edge in (tile, 256))
     np.testing.assert_allclose(parts.mean, whole.mean, atol=1e-4)
+    directly, at_once = (Denoiser(trained).denoise(noisy, axes="YX", direct=True, tile=edge) for edge in (tile, 256))
+    np.testing.assert_allclose(directly.mean, at_once.mean, atol=1e-4)
+
+
+def test_the_direct_denoiser_starts_from_the_noisy_image():
+    """In a few minutes it could not learn to draw one from nothing."""
+    x = torch.randn(1, 1, 20, 24)
+    torch.testing.assert_close(network(levels=3).denoise_directly(x), x)
 
 
 def test_the_noise_decoder_learns_alone_at_first():

@@ -418,6 +418,8 @@ class Denoiser:
             with self._arithmetic(x.device):
                 features, _ = direct.climb(x[(..., *tile.seen)], stop=cut.level)
                 part = direct.top_down(features, down=cut.seen(down, tile))
+                if network.centred:
+                    part = part + x[(..., *tile.seen)]
             mean[(..., *tile.inner)] = part[(..., *tile.within)].float()
             yield (number + 1) / len(cut.tiles)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cosdd import config
 from cosdd.model.blindrow import BlindRow
 from cosdd.model.ladder import Draw, Ladder, fresh_noise
-from cosdd.model.layers import fill_missing, pad_to_multiple
+from cosdd.model.layers import fill_missing, pad_to_multiple, start_at_zero
 from cosdd.model.noise import NoiseDecoder
 from cosdd.model.signal import SignalDecoder
 from cosdd.model.unet import UNet
@@ -42,7 +42,7 @@ class COSDD(nn.Module):
         super().__init__()
         s = settings
         self.settings = s
-        wavelets = s.start == "wavelets"
+        wavelets = self.centred = s.start == "wavelets"
         self.ladder: Ladder | WaveletLadder
         if wavelets:
             self.ladder = WaveletLadder(
@@ -69,6 +69,8 @@ class COSDD(nn.Module):
             # Noisy image -> mean of the clean images in one pass (Salmon and Krull 2023).
             features = [s.direct_features * min(2**level, 2) for level in range(self.ladder.stride.bit_length())]
             self.direct = UNet(s.dimensions, s.channels, s.channels, features, padding=s.padding)
+            if wavelets:
+                start_at_zero(self.direct.head)
         # Nothing is learned from pixels at or above this value: there the detector saturates.
         self.ceiling: tuple[float, ...] = (torch.inf,) * s.channels
 
@@ -117,7 +119,7 @@ class COSDD(nn.Module):
         }
         terms["loss"] = terms["signal"] - terms["elbo"]
         if self.direct is not None and progress >= self.settings.direct_from:
-            terms["direct"] = F.mse_loss(self.direct(x), clean.detach())
+            terms["direct"] = F.mse_loss(self.directly(x), clean.detach())
             terms["loss"] = terms["loss"] + terms["direct"]
         return terms
 
@@ -151,6 +153,11 @@ class COSDD(nn.Module):
 
     def denoise_directly(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
         """The direct denoiser's estimate of the mean of the clean images."""
-        assert self.direct is not None
         padded, window = self.padded(x)
-        return self.direct(padded)[window]
+        return self.directly(padded)[window]
+
+    def directly(self, x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
+        """`denoise_directly` of an image whose edges are multiples of ``stride``."""
+        assert self.direct is not None
+        # Like the other decoders, beside wavelets it says what is to be added to an image: here, to the noisy one.
+        return self.direct(x) + x if self.centred else self.direct(x)
