@@ -197,7 +197,7 @@ def test_frames_that_a_power_cut_spoiled_are_made_again(tmp_path):
     spoiled = bytearray(files[2].read_bytes())
     spoiled[300] ^= 1
     files[2].write_bytes(spoiled)
-    with pytest.raises(InputError, match="give the same command again"):
+    with pytest.raises(InputError, match="give the same command with --resume"):
         stop_after(tmp_path, frames, like, 99, again := [])
     assert again == [1, 5]
     stop_after(tmp_path, frames, like, 99, last := [])

@@ -160,6 +160,20 @@ def test_a_cluster_gives_what_one_process_gives(folder):
     assert equal(pixels(folder / "several"), pixels(folder / "one"))
 
 
+def test_frames_that_another_machine_is_slow_to_show_are_no_reason_to_remove_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "PATIENCE", 0.0)
+    kinds = {"": np.dtype(np.float32)}
+
+    def begin() -> None:
+        with unfinished.opened(tmp_path, "a.tif", Recipe({}), 8, kinds, True) as work:
+            assert list(work.fill(Ending(tmp_path, 0), [0])) == []
+            workers._wait_for(work)
+
+    with pytest.raises(InputError, match="7 of the frames"):
+        begin()
+    assert len(list(tmp_path.glob(".a.tif.*.frames/*.npz"))) == 1
+
+
 def test_a_cluster_that_is_not_there(monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setattr(workers, "CONNECTING", 0.5)

@@ -99,7 +99,9 @@ def refuse_collisions(paths: Sequence[Path], folder: Path, wanted: Wanted | Want
             if target in taken:
                 raise InputError(f"{path} and {taken[target]} would both be written to {target}: denoise them apart")
             if target.exists() and not overwrite:
-                raise InputError(f"{target}: exists already: choose another folder with -o, or add --overwrite")
+                raise InputError(
+                    f"{target}: exists already: choose another folder with -o, or add --resume or --overwrite"
+                )
             images.refuse_folder(target)
             taken[target] = path
 

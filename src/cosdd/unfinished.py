@@ -122,7 +122,7 @@ class Unfinished:
                 raise
             with suppress(OSError):
                 path.unlink()
-            raise InputError(f"{path}: was damaged: give the same command again to make it anew") from error
+            raise InputError(f"{path}: was damaged: give the same command with --resume to make it anew") from error
 
     def _file(self, block: int) -> Path:
         return self.folder / f"{block:06}.npz"
@@ -172,7 +172,7 @@ def opened(
         if at_fault or not there:
             _remove(work.folder)
         else:
-            out.print(f"{there} of {count} frame(s) are kept: give the same command again to go on")
+            out.print(f"{there} of {count} frame(s) are kept: to go on, give the same command with --resume")
         raise
     _remove(work.folder)
 

@@ -238,7 +238,7 @@ def _by_dask(distributed: Any, client: Any, make: Make, work: Unfinished) -> Ite
                 raise InputError(
                     f"{work.folder.parent}: the workers do not find it: models, images and results have to lie on a "
                     "disk that all machines see under the same name"
-                )
+                ) from error
             if error is not None:
                 raise error
             done += sum(len(work.frames(block)) for block in tasks[task])
@@ -269,7 +269,7 @@ def _wait_for(work: Unfinished) -> None:
             raise InputError(
                 f"{work.folder.parent}: {len(missing)} of the frames that the workers wrote are not seen here: results "
                 "have to lie on a disk that all machines see under the same name"
-            )
+            ) from TimeoutError()  # not the input: what is there is kept
         time.sleep(0.5)
 
 
@@ -278,6 +278,6 @@ def _refuse_lost(work: Unfinished, lost: list[int]) -> None:
         first = work.frames(min(lost))[0]
         raise Lost(
             f"frame {first} and {sum(len(work.frames(block)) for block in lost) - 1} other(s): the worker ended each "
-            f"time, {TRIES} times (out of memory?): the others are kept; give the same command again with fewer "
-            "--workers or a smaller --tile"
+            f"time, {TRIES} times (out of memory?): the others are kept; give the same command again with "
+            "--resume and fewer --workers or a smaller --tile"
         ) from ChildProcessError()
