@@ -134,6 +134,38 @@ def test_noise_alone_leaves_little_in_the_latents():
     assert float(terms["nll"]) == pytest.approx(0.5 * math.log(2 * math.pi * math.e), abs=0.05)
 
 
+def test_a_single_small_image_is_enough_to_start_from():
+    """Smaller than a pixel of the top level: the images have one mean there, and no variance of it."""
+    noisy = np.random.default_rng(0).normal(size=(1, 1, 24, 24)).astype(np.float32)
+    run = training.start(settings(start="wavelets", levels=5), Frames.split([noisy], 0.1, 0, leave_out=False))
+    x = torch.from_numpy(run.frames.batch(0, 0, 2, run.edges, ""))
+    assert torch.isfinite(run.network.eval()(x)["loss"])
+
+
+@pytest.mark.parametrize("components", [1, 2, 3])
+def test_the_noise_starts_as_measured_and_around_the_image(components):
+    net = network(channels=2, components=components)
+    sigma = torch.tensor([0.5, 0.1])
+    net.noise.start_at(sigma)
+    code = torch.randn(1, net.ladder.code_channels, 8, 8)
+    logits, means, sigmas = net.noise(torch.randn(1, 2, 8, 8), code)
+    torch.testing.assert_close((logits.softmax(2) * means).sum(2), code[:, :2])
+    torch.testing.assert_close(sigmas, sigma.reshape(1, 2, 1, 1, 1).expand_as(sigmas))
+
+
+def test_bfloat16_does_not_round_the_image():
+    """Grey values pass through all levels in float32, whatever the networks compute in."""
+    net = network(levels=3).eval()
+    for level in ladder_of(net).levels:
+        level.noise.fill_(1e-6)  # type: ignore[union-attr,operator]
+    x = torch.randn(1, 1, 32, 32) + 3
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features, window = net.encode(x)
+        torch.testing.assert_close(net.sample(features, window, silence), x, rtol=0, atol=1e-4)
+        down = net.ladder.generate((1, 32, 32), x.device, silence)
+    assert down.dtype == torch.float32
+
+
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 def test_every_parameter_can_learn(dimensions):
     net = shaken(network(dimensions=dimensions))

@@ -151,8 +151,8 @@ class NoiseDecoder(nn.Module):
         _, means, raw = self.head.bias.view(3, self.channels, self.components)  # type: ignore[union-attr]
         above = (sigma - self.smallest_sigma).clamp_min(0.01 * sigma)[:, None]
         raw.copy_(torch.log(torch.expm1(above)).expand_as(raw))
-        apart = 0.3 * torch.linspace(-1, 1, self.components)  # components that are alike would stay so
-        means.copy_(sigma[:, None] * apart)
+        apart = torch.linspace(-0.3, 0.3, self.components)  # components that are alike would stay so
+        means.copy_(sigma[:, None] * (apart - apart.mean()))  # a single one is in the middle
 
     def forward(
         self, x: Float[Tensor, "b c *space"], code: Float[Tensor, "b s *space"]

@@ -48,10 +48,11 @@ def kernels(dimensions: int) -> Float[Tensor, "k 1 *two"]:
 
 
 def analyse(x: Float[Tensor, "b c *space"], haar: Tensor) -> tuple[Float[Tensor, "b c *half"], Tensor]:
-    """The coarser image, and the wavelets (b, c (k - 1), *half) that it leaves out."""
+    """The coarser image, and the wavelets (b, c (k - 1), *half) that it leaves out. In float32, as the image is."""
     channels = x.shape[1]
     weight = haar.to(x.dtype).repeat(channels, *[1] * (x.dim() - 1))
-    h = layers.CONVOLVE[x.dim() - 2](x, weight, None, 2, 0, 1, channels)
+    with torch.autocast(x.device.type, enabled=False):
+        h = layers.CONVOLVE[x.dim() - 2](x, weight, None, 2, 0, 1, channels)
     h = h.unflatten(1, (channels, len(haar)))
     return h[:, :, 0], h[:, :, 1:].flatten(1, 2)
 
@@ -63,7 +64,8 @@ def combine(
     channels = coarser.shape[1]
     h = torch.cat([coarser[:, :, None], wavelets.unflatten(1, (channels, -1))], 2).flatten(1, 2)
     weight = haar.to(h.dtype).repeat(channels, *[1] * (h.dim() - 1))
-    return TRANSPOSED[h.dim() - 2](h, weight, None, 2, 0, 0, channels)
+    with torch.autocast(h.device.type, enabled=False):
+        return TRANSPOSED[h.dim() - 2](h, weight, None, 2, 0, 0, channels)
 
 
 def patches(x: Float[Tensor, "b c *space"]) -> Float[Tensor, "b p *half"]:
@@ -328,7 +330,7 @@ class WaveletLadder(nn.Module):
             if level.top:
                 mean = torch.cat([image[0].flatten(1) for image in coarser], 1)
                 variance, noise = variance.flatten(), noise.flatten()
-                variance = torch.cat([variance, mean.var(-1)])
+                variance = torch.cat([variance, mean.square().mean(-1)])  # about 0, which is that of all images
                 noise = torch.cat([noise, variance_along(covariance, index, 0)])
             signal = torch.maximum(variance - noise, LEAST_SIGNAL * variance).clamp_min(LEAST_VARIANCE)
             level.start_at(signal.flatten(), noise.flatten().clamp_min(LEAST_VARIANCE))
