@@ -184,7 +184,7 @@ def test_interrupted_training_keeps_the_best_model(stack, tmp_path):
         assert running.poll() is None
     time.sleep(2)
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=240)
     assert running.returncode == 0, err
     assert "keeping the best model" in out
     assert cosdd("denoise", model, stack, "-o", tmp_path / "out", "--samples", 2) == 0

@@ -88,7 +88,7 @@ def test_several_processes_that_are_interrupted_end_together_with_a_model(tmp_pa
 def test_the_scripts_for_a_cluster_are_shell_and_name_options_that_exist():
     page = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text(encoding="utf-8")
     scripts = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
-    assert len(scripts) == 3
+    assert len(scripts) == 5
     for script in scripts:
         subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     known = {verb: run("-m", "cosdd", verb, "--help", COLUMNS="200") for verb in ("train", "denoise")}
