@@ -143,11 +143,7 @@ def results() -> list[str]:
                 f"| {m['psnr_denoised'] - m['psnr_gaussian']:+.1f} dB | {m['train_seconds']:.0f} s "
                 f"| {m['denoise_seconds']:.1f} s | {m['total_seconds']:.0f} s | {m['peak_memory_gb']:.1f} GB |"
             )
-        lines += [
-            "",
-            "The paper's model starts as a wavelet denoiser here ([docs/training.md](docs/training.md)). In the last "
-            "row its latents start empty, as in the paper and in the presets `small` and `large`.",
-        ]
+        lines += ["", "The paper's model starts as a wavelet denoiser here: [docs/training.md](docs/training.md)."]
     real = _read("real")
     if real:
         lines += ["", f"Real recordings, `{real['command']}`; {_machine(real)}:", ""]
@@ -363,8 +359,8 @@ def checkerboard() -> list[str]:
         "",
         "### What the checkerboard asks of the noise model",
         "",
-        f"`auto` on bsd400-checkerboard with parts of its noise model left out, {found['steps']} updates, 40 test images "
-        f"(`{entry['command']}`; {_machine(entry)}). Noisy {found['noisy']:.2f} dB, row Wiener "
+        f"`auto` on bsd400-checkerboard with parts of its noise model left out, {found['steps']} updates, 40 test "
+        f"images (`{entry['command']}`; {_machine(entry)}). Noisy {found['noisy']:.2f} dB, row Wiener "
         f"{found['row Wiener']:.2f} dB.",
         "",
         "| noise model | PSNR | negative log-likelihood of held-out rows, nats per pixel |",

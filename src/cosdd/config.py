@@ -273,8 +273,8 @@ _BLIND_ROW_TRAIN = {"train": {"optimiser": "adam", "lr": 3e-3, "batch": 8, "ema"
 # docs/training.md: what made COSDD quick on two cores of a CPU, and what did not.
 _COSDD: dict[str, Any] = {
     "model": {
-        "start": "wavelets", "latents_from": 0.1, "direct_from": 0.1, "levels": 4, "latents": 4, "noise_layers": 2, "noise_kernel": 3,
-        "noise_features": 16, "signal_features": 16, "direct_features": 16,
+        "start": "wavelets", "latents_from": 0.1, "direct_from": 0.1, "levels": 4, "latents": 4, "noise_layers": 2,
+        "noise_kernel": 3, "noise_features": 16, "signal_features": 16, "direct_features": 16,
     },
     "train": {"lr": 4e-3, "batch": 4},
 }  # fmt: skip
