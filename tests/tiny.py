@@ -12,8 +12,8 @@ from cosdd.data import Frames, Statistics
 from cosdd.model import COSDD
 
 MODEL: dict[str, Any] = {
-    "start": "empty", "latents_from": 0.0, "levels": 2, "features": 4, "max_features": 8, "latents": 2,
-    "final_latents": 3, "noise_layers": 3, "noise_kernel": 5, "noise_features": 4, "components": 2,
+    "start": "empty", "latents_from": 0.0, "direct_from": 0.6, "levels": 2, "features": 4, "max_features": 8,
+    "latents": 2, "final_latents": 3, "noise_layers": 3, "noise_kernel": 5, "noise_features": 4, "components": 2,
     "signal_layers": 1, "signal_features": 4, "direct_features": 4,
 }  # fmt: skip
 TRAIN: dict[str, Any] = {"steps": 4, "lr": 2e-3, "batch": 2, "crop": 16, "validations": 1, "precision": "float32"}
