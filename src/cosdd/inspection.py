@@ -48,7 +48,7 @@ _SHAPES = {
 _UNCONFIRMED = 3.0  # times the part that the finest scale does not confirm
 _SHARED = 1.0  # times what the other axis shows too: texture has no axis
 _TEXTURE = 0.1  # at most: more than this along both axes is noise that is correlated along both
-_CERTAIN = 3.4  # standard errors, for two axes and seven shapes tried
+_CERTAIN = 3.5  # standard errors, for two axes and seven shapes tried
 _MATTERS = 0.02  # correlations below this change nothing for a denoiser
 
 
