@@ -136,8 +136,11 @@ class RowNoise(nn.Module):
         passes = (self.frequency > 0)[:, None] * window * torch.cos(turn)
         passes = passes / (window * torch.cos(turn) ** 2).sum(-1, keepdim=True)
         rows = x.movedim(1, -2).flatten(0, -3)  # (lines, c, w)
-        there = F.conv1d(torch.ones_like(rows[:1, :1]), (window / window.sum())[None, None].to(x), padding=3 * NOTCH)
-        wave = F.conv1d(rows, passes[:, None].to(x), padding=3 * NOTCH, groups=x.shape[1]) / there
+        with torch.autocast(x.device.type, enabled=False):  # a wave is strong: what rounding leaves of it shows
+            there = F.conv1d(
+                torch.ones_like(rows[:1, :1]), (window / window.sum())[None, None].to(x), padding=3 * NOTCH
+            )
+            wave = F.conv1d(rows, passes[:, None].to(x), padding=3 * NOTCH, groups=x.shape[1]) / there
         return x - wave.view(x.movedim(1, -2).shape).movedim(-2, 1)
 
     # --- what was measured ------------------------------------------------------------------------------------
