@@ -156,6 +156,7 @@ def test_a_bad_file_in_a_folder_does_not_stop_the_others(trained, stack, tmp_pat
 def test_demo_writes_pictures_model_and_summary(tmp_path):
     done = process("demo", "-o", tmp_path / "demo", *TINY, "--set", "train.steps=30", "--samples", 2)
     assert done.returncode == 0, done.stderr
+    assert "only 30 steps: barely trained" in done.stdout
     summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
     for name in ("psnr_noisy", "psnr_denoised", "psnr_gaussian", "train_seconds", "total_seconds"):
         assert summary[name] > 0

@@ -98,8 +98,7 @@ def train(
         + ": "
         + ", ".join(f"{name} {last[name]:.3f}" for name in training.SHOWN if name in last)
     )
-    if trained.steps < FEW_STEPS:
-        out.print(f"only {trained.steps} steps: barely trained; give it a longer --time, on a machine that is not busy")
+    _note_few(trained.steps)
     if trained.settings.method != "cosdd":
         learned = Denoiser(trained).noise()
         for channel, noise in enumerate(learned):
@@ -144,6 +143,7 @@ def demo(
     gain = summary["psnr_denoised"] - summary["psnr_noisy"]
     over = summary["psnr_denoised"] - summary["psnr_gaussian"]
     out.print(f"gain over noisy {gain:+.2f} dB, over the best Gaussian filter {over:+.2f} dB")
+    _note_few(summary["steps"])
     out.print(f"look at: {output / 'before_after.png'} and {output / 'report.html'}", style="bold")
     out.print(
         f"next: cosdd denoise {commands.quoted(str(output / 'model.safetensors'))} "
@@ -216,3 +216,8 @@ def _interruptible(run: Run, saved: Path) -> Iterator[None]:
         out.print(f"interrupted after {run.step} steps: keeping the best model so far")
         if saved.exists():
             out.print("to go on with this run, give the same command with --resume")
+
+
+def _note_few(steps: int) -> None:
+    if steps < FEW_STEPS:
+        out.print(f"only {steps} steps: barely trained; give it a longer --time, on a machine that is not busy")
