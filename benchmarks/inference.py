@@ -37,6 +37,7 @@ from cosdd.denoise import Denoiser
 from cosdd.model import COSDD
 
 NETWORK = {
+    "start": "empty", "latents_from": 0.0,
     "levels": 6, "downsampling": "every", "features": 32, "max_features": 32, "latents": 16, "final_latents": 32,
     "block": "supplement", "activation": "mish", "padding": "zeros", "decoder_input": "features", "noise_layers": 8,
     "signal_layers": 3, "signal_features": 32, "direct": True, "direct_features": 32,
