@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,16 @@ FRAMES = 6
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
+def folder(tmp_path, monkeypatch) -> Iterator[Path]:
     noisy = tiny.stripes(FRAMES)[:, 0]
     images.write(tmp_path / "noisy.ome.zarr", noisy, images.from_array(noisy, "TYX"))
     checkpoint.save(tiny.checkpoint(1050.0, 100.0), tmp_path / "model.safetensors")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # "bit for bit" holds for equal threads, and a worker gets one here
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield tmp_path
+    torch.set_num_threads(threads)
 
 
 COMMAND = ["denoise", "model.safetensors", "noisy.ome.zarr", "--samples", "20", "--std", "-o"]
