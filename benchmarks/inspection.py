@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import DATA, write
+from benchmarks.record import DATA, Entry, circumstances, write
 from cosdd import images, simulate
 from cosdd.demo import SIZE, TRAIN_IMAGES
 from cosdd.inspection import Inspection, inspect_image, inspect_samples
@@ -152,6 +152,54 @@ def example() -> list[str]:
     """What `cosdd inspect` says of images like those of the demonstration."""
     clean = specimen(TRAIN_IMAGES, SIZE, 0)
     return inspect_samples(simulate.heavy(clean, np.random.default_rng(0))[:, None]).lines()
+
+
+def lines(entry: Entry) -> list[str]:
+    """What it found, for docs/noise.md."""
+    found = entry["results"]
+    files, large, small = found["recordings"], found["simulated"], found["simulated_small"]
+    right = sum(run["right"] for run in files.values())
+    transfer, expected = found["photon_transfer"], found["photon_transfer"]["expected"]
+    told = [
+        f"`{entry['command']}`; {circumstances(entry)}.",
+        "",
+        f"**Real recordings: {right} of {len(files)} right**, axis and sign of the correlation with the next pixel.",
+        "",
+        "| recording | axis found | next pixel along x | along y |",
+        "|---|---|---|---|",
+    ]
+    for name, run in files.items():
+        several = f" ({run['files']} files)" if run["files"] > 1 else ""
+        wrong = "" if run["right"] else f", expected {run['expected']}"
+        told.append(
+            f"| {name.removesuffix('.tif')}{several} | {', '.join(run['axis'])}{wrong} "
+            f"| {run['lag_one']:+.2f} | {run['across']:+.2f} |"
+        )
+    shares = list(next(iter(large["right_by_kind_and_share"].values())))
+    told += [
+        "",
+        "**Simulated single frames** of photographs and of nuclei. In the table: in how many frames the axis was "
+        f"found, of {large['of']} each, by the share of the noise variance that is correlated.",
+        "",
+        f"| frames of {large['scenes_per_frame']} scenes | {' | '.join(f'{float(share):.0%}' for share in shares)} |",
+        "|---" * (len(shares) + 1) + "|",
+    ]
+    told += [
+        f"| {kind} | {' | '.join(str(hits[share]) for share in shares)} |"
+        for kind, hits in large["right_by_kind_and_share"].items()
+    ]
+    told.append("")
+    for run, size in ((large, "360 to 512 pixels wide"), (small, "180 to 256 pixels wide, one scene each")):
+        told.append(
+            f"- Frames {size}: right axis in {run['right']} of {run['frames']} ({run['right'] / run['frames']:.0%}); "
+            f"an axis where the noise is white in {run['false_alarms']} of {run['white_frames']} "
+            f"({run['false_alarms'] / run['white_frames']:.1%})."
+        )
+    told += [
+        f"- Photon transfer of pairs of flat frames: gain {transfer['gain']:.3f} for {expected['gain']:.2f}, variance "
+        f"without light {transfer['offset']:.1f} for {expected['offset']:.0f} grey levels squared.",
+    ]
+    return told
 
 
 def main() -> None:

@@ -16,11 +16,25 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.record import cosdd, earlier, write
+from benchmarks.record import Entry, circumstances, cosdd, earlier, write
 from cosdd import images, simulate
 from cosdd.specimen import specimen
 
 TILE = 512
+
+
+def lines(entry: Entry) -> list[str]:
+    """What it found, for README.md."""
+    told = [
+        "",
+        f"Large images, `{entry['command']}`; {circumstances(entry)}: largest resident memory of `denoise`.",
+        "",
+    ]
+    for name, run in entry["results"].items():
+        edge, method = name.split(maxsplit=1)
+        what = "one sample" if method == "cosdd" else "mean and standard deviation"
+        told.append(f"- {edge} x {edge} pixels, {method}, {what}: {run['seconds']:.0f} s, **{run['memory_gb']} GB**")
+    return told
 
 
 def main() -> None:

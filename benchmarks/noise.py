@@ -25,8 +25,8 @@ import tifffile
 
 import cosdd
 from benchmarks.blindrow import photographs
+from benchmarks.record import Entry, circumstances, write
 from benchmarks.record import cosdd as command_line
-from benchmarks.record import write
 from cosdd import report, simulate
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -103,6 +103,32 @@ def picture(pairs: dict[str, tuple[np.ndarray, np.ndarray]], edge: int = 64) -> 
             panels.append((caption, noise[32 : 32 + edge, 32 : 32 + edge]))
             limits.append((-spread, spread))
     report.side_by_side(PICTURE, panels, limits, zoom=2)
+
+
+def lines(entry: Entry) -> list[str]:
+    """What it found, for docs/how-it-works.md."""
+    told = [
+        "![True and generated noise of each kind](images/generated_noise.png)",
+        "",
+        "*True noise and generated noise side by side, each pair in the same greys; 64 pixels of one test image.*",
+        "",
+        f"`{entry['command']}`; {circumstances(entry)}.",
+        "",
+        "| noise (method, steps) | lags 1, 2, 3 along: true | generated | worst along | worst across "
+        "| variance: worst | median |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, run in entry["results"].items():
+        true, made = (
+            " ".join(f"{value:+.2f}" for value in run[f"along_{whose}"][:3]) for whose in ("truth", "generated")
+        )
+        errors = sorted(map(abs, run["variance_error"]))
+        told.append(
+            f"| {name.split(' (')[0]} ({run['method']}, {run['steps']}) | {true} | {made} "
+            f"| {run['along_worst']:.3f} | {run['across_worst']:.3f} | {100 * run['variance_worst']:+.0f} % "
+            f"| {100 * (errors[4] + errors[5]) / 2:.0f} % |"
+        )
+    return told
 
 
 def main() -> None:

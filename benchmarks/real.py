@@ -20,7 +20,7 @@ import numpy as np
 import tifffile
 from scipy import ndimage
 
-from benchmarks.record import DATA, RESULTS, cosdd, write
+from benchmarks.record import DATA, RESULTS, Entry, circumstances, cosdd, write
 from cosdd import metrics, report
 
 SEGMENT = 16  # pixels along the row
@@ -84,6 +84,32 @@ def with_flips(path: Path, method: str, folder: Path) -> np.ndarray:
     """Denoise once more with the model of ``run``, averaging over mirrored images."""
     cosdd("denoise", folder / f"{path.stem}_{method}.safetensors", path, "-o", folder / f"{method}_flips", "--flips")
     return tifffile.imread(folder / f"{method}_flips" / path.name)
+
+
+def lines(entry: Entry) -> list[str]:
+    """What it found, for README.md."""
+    told = ["", f"Real recordings, `{entry['command']}`; {circumstances(entry)}:", ""]
+    for name, run in entry["results"].items():
+        kind, method = name.split(maxsplit=1)
+        if kind == "twophoton":
+            gain, moved = 100 * (1 - run["mse_denoised"] / run["mse_noisy"]), run["in_place"]
+            told.append(
+                f"- two-photon calcium imaging, 20 frames, about one photon per pixel ({method}): mean squared "
+                f"error against the mean of the other frames {run['mse_noisy']:,} noisy, "
+                f"{run['mse_best_gaussian']:,} best Gaussian filter, **{run['mse_denoised']:,}** denoised "
+                f"and {run['mse_with_flips']:,} with `--flips` ({gain:.0f} % below noisy; "
+                f"{run['mse_of_the_reference']:,} of it is the noise of that mean). The scene drifts by up to "
+                f"{run['largest_drift_pixels']} pixels, which blurs that mean and favours blur; with the other frames "
+                f"moved into place: {moved['mse_noisy']:,} noisy, {moved['mse_best_gaussian']:,} best Gaussian "
+                f"filter, **{moved['mse_denoised']:,}** denoised."
+            )
+        else:
+            before, after = run["streak_variance_noisy"], run["streak_variance_denoised"]
+            told.append(
+                f"- STEM, one frame with long row streaks ({method}): variance of row-to-row differences of "
+                f"{SEGMENT}-pixel row segments {before:,.0f} before, **{after:,.0f}** after."
+            )
+    return told
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 DATA = Path(os.environ.get("COSDD_DATA", Path(__file__).parents[2] / "shared" / "data"))
+Entry = dict[str, Any]  # command, date, commit, machine, results
 
 
 def machine() -> dict[str, Any]:
@@ -55,11 +56,24 @@ def write(name: str, command: str, results: Any) -> Path:
     return path
 
 
+def read(name: str) -> Entry | None:
+    """What ``results/<name>.json`` holds; None where it was not measured."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def earlier(name: str) -> dict[str, Any]:
     """Results of an earlier run on the same machine and versions, for a run that measures only some of them again."""
-    path = RESULTS / f"{name}.json"
-    entry = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return entry["results"] if entry.get("machine") == machine() else {}
+    entry = read(name)
+    return entry["results"] if entry and entry.get("machine") == machine() else {}
+
+
+def circumstances(entry: Entry) -> str:
+    """The machine, the version of torch and the date of an entry, in words."""
+    m = entry["machine"]
+    extra = " with AMX bfloat16" if m["amx_bfloat16"] else ""
+    gpu = m["gpu"] or "no GPU"
+    return f"{m['cores']} cores ({m['cpu']}{extra}), {gpu}, torch {m['torch']}, measured {entry['date']}"
 
 
 def cosdd(*arguments: str | Path) -> None:

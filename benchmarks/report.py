@@ -29,7 +29,7 @@ import tifffile
 import torch
 from scipy import ndimage
 
-from benchmarks.record import cosdd, earlier, write
+from benchmarks.record import Entry, circumstances, cosdd, earlier, write
 from cosdd import checks, simulate
 from cosdd.denoise import Denoiser
 from cosdd.images import from_array
@@ -107,6 +107,30 @@ def trained(folder: Path, name: str, steps: int) -> Path:
         axis = {"good": "x", "wrong": "y"}[name]
         cosdd("train", folder / "noisy.tif", "-o", model, "--set", f"train.steps={steps}", "--noise-axis", axis)
     return model
+
+
+def lines(entry: Entry) -> list[str]:
+    """What it found, for docs/report.md."""
+    found = entry["results"]
+    told = [
+        f"`{entry['command']}`: {found['frames']} simulated frames of {found['size']} x {found['size']} pixels, "
+        f"and what was done wrong on purpose; {circumstances(entry)}.",
+        "",
+    ]
+    for case, lit in found["lights"].items():
+        on = [f"{light}: *{question}*" for question, light in lit.items() if light != "green"]
+        missed = (
+            "" if found["caught"].get(case, found["green_on_the_good_run"]) else " **This is not as it should be.**"
+        )
+        told.append(f"- {case}: {'; '.join(on) or 'all green'}.{missed}")
+    built, denoising = found["processor_seconds_built"], found["processor_seconds_of_denoising"]
+    quick = found["seconds_to_open"] is not None and found["seconds_to_open"] < 2
+    told.append(
+        f"- The page is one file of {found['megabytes']:.1f} MB. Making it took {built:.0f} s of one processor core, "
+        f"{denoising:.0f} s of them for denoising (time computed, on a machine that others used as well)."
+        + (" In Chromium it opens in less than 2 s." if quick else "")
+    )
+    return told
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.record import write
+from benchmarks.record import Entry, circumstances, write
 from cosdd import checkpoint, images, simulate
 from cosdd.specimen import specimen
 
@@ -51,6 +51,18 @@ def killed(folder: Path, method: str, steps: int, kills: int, seconds: float, rn
             hit += 1
     whole(folder, method, steps)
     return hit
+
+
+def lines(entry: Entry) -> list[str]:
+    """What it found, for docs/reliability.md."""
+    runs = entry["results"]
+    kills, same = sum(run["kills"] for run in runs.values()), all(run["bit_identical"] for run in runs.values())
+    left = sum(len(run["left_behind"]) for run in runs.values())
+    return [
+        f"- Killed trainings: {len(runs)} runs ({', '.join(runs)}), {kills} kills: weights "
+        f"{'identical bit for bit' if same else '**not identical**'}, {left} files left behind. "
+        f"(`{entry['command']}`; {circumstances(entry)}.)"
+    ]
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from benchmarks.record import write
+from benchmarks.record import Entry, circumstances, write
 from cosdd import simulate
 from cosdd.specimen import specimen
 
@@ -69,6 +69,15 @@ def train(path: Path, budget: str) -> dict[str, float]:
         "processor_seconds": round(used.ru_utime + used.ru_stime, 1),
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+def lines(entry: Entry) -> list[str]:
+    """What it found, for docs/reliability.md."""
+    return [
+        f"- Training on a stack of {found['gigabytes']:.0f} GB ({kind}, sparse): "
+        f"{found['peak_memory_gb']:.2f} GB of memory at most. (`{entry['command']}`; {circumstances(entry)}.)"
+        for kind, found in entry["results"].items()
+    ]
 
 
 def main() -> None:

@@ -39,13 +39,19 @@ import torch
 
 from benchmarks.__main__ import duration
 from benchmarks.blindrow import photographs, simulate
-from benchmarks.record import earlier, write
+from benchmarks.record import Entry, circumstances, earlier, write
 from cosdd import data, metrics, training
 from cosdd.model import COSDD
 
 # An estimate of noisy images (n, y, x), by the name of the way it is made.
 Estimate = Callable[[np.ndarray], dict[str, np.ndarray]]
-RUNS = ("ours", "empty", "auto", "theirs", "mended")
+RUNS = {  # what the page calls them
+    "ours": "`--method cosdd`",
+    "empty": "the same, started with empty latents, as before",
+    "auto": "`auto` (blind-row)",
+    "theirs": "the authors' published code",
+    "mended": "the same, its shuffling mended",
+}
 EMPTY: dict[str, dict[str, Any]] = {  # preset tiny before there were wavelets
     "model": {
         "start": "empty", "latents_from": 0.0, "levels": 5, "latents": 8, "noise_layers": 4, "noise_kernel": 5,
@@ -202,6 +208,27 @@ def curve(steps: Iterator[tuple[int, Estimate]], seconds: float, noisy: np.ndarr
             print("  ", found[-1], flush=True)
             marks = [mark for mark in marks if mark > spent] if step is not None else []
     return found
+
+
+def lines(entry: Entry) -> list[str]:
+    """What it found, for docs/training.md."""
+    told = [
+        f"`{entry['command']}`; {circumstances(entry)}. PSNR with range 1, after so many seconds of training; of the "
+        "mean of eight samples, or of the direct denoiser where that is better.",
+    ]
+    for kind, found in entry["results"].items():
+        marks = [f"{point['seconds']:.0f} s" for point in next(iter(next(iter(found["runs"].values())).values()))]
+        told += [
+            "",
+            f"| {kind}: noisy {found['psnr_noisy']:.1f} dB | {' | '.join(marks)} | updates |",
+            "|---" * (len(marks) + 2) + "|",
+        ]
+        for name, seeds in found["runs"].items():
+            for points in seeds.values():
+                best = [max(v for key, v in point.items() if key.startswith("psnr")) for point in points]
+                cells = [f"{psnr:.1f} dB" for psnr in best] + [""] * (len(marks) - len(points))
+                told.append(f"| {RUNS[name]} | {' | '.join(cells)} | {points[-1]['updates']:.0f} |")
+    return told
 
 
 def main() -> None:

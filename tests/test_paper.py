@@ -45,7 +45,6 @@ def laboratory(tmp_path, monkeypatch):
     monkeypatch.setattr(noise, "stored", lambda *parts: tmp_path / "dark.tif")
     monkeypatch.setattr(models, "QUICK", SMALL)
     monkeypatch.setattr(record, "RESULTS", tmp_path)
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
     monkeypatch.setattr(figures, "IMAGES", tmp_path)
     monkeypatch.setattr(noise, "NAMES", ("bsd400-row-ar", "dark"))
     monkeypatch.setattr(controls, "NAMES", ("streaks x", "streaks y"))
@@ -78,11 +77,12 @@ def test_one_command_measures_and_draws_and_the_page_tells_it(name, laboratory):
             assert ElementTree.parse(laboratory / picture).getroot().tag.endswith("svg")
         else:
             assert np.asarray(Image.open(laboratory / picture)).std() > 5
-    told = page.lines(name, "a machine")
+    told = page.lines(name)
     assert all(f"(images/paper/{picture})" in "".join(told) for picture in PICTURES[name])
     table = told[told.index("", told.index(next(line for line in told if line.startswith("`")))) + 1 : -2]
     assert table == module.table(entry["results"])
-    assert any(f"`{entry['command']}`; a machine. Models of method cosdd: " in line for line in told)
+    words = f"`{entry['command']}`; {record.circumstances(entry)}. Models of method cosdd: "
+    assert any(words in line for line in told)
 
 
 def test_models_are_used_again_and_rows_measured_again_alone(laboratory):
@@ -95,7 +95,7 @@ def test_models_are_used_again_and_rows_measured_again_alone(laboratory):
 
 
 def test_what_is_not_measured_is_said(laboratory):
-    assert page.lines("samples", "") == ["Not measured yet: `python -m benchmarks.paper samples`."]
+    assert page.lines("samples") == ["Not measured yet: `python -m benchmarks.paper samples`."]
 
 
 def test_an_unknown_name_is_refused():

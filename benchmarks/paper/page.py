@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.paper import controls, figures, latents, noise, samples
 from benchmarks.paper.models import FULL
-from benchmarks.record import RESULTS
+from benchmarks.record import Entry, circumstances, read
 
 EXPERIMENTS = {"latents": latents, "samples": samples, "noise": noise, "controls": controls}
 # File, what it shows, and the words under it.
@@ -44,16 +43,13 @@ FIGURES: dict[str, list[tuple[str, str, str]]] = {
 }
 
 
-def found(name: str) -> dict[str, Any] | None:
+def found(name: str) -> Entry | None:
     """The full experiment where it was made, else the quick one."""
-    for path in (RESULTS / f"paper_{name}_full.json", RESULTS / f"paper_{name}.json"):
-        if path.exists():
-            return json.loads(path.read_text(encoding="utf-8"))
-    return None
+    return read(f"paper_{name}_full") or read(f"paper_{name}")
 
 
-def lines(name: str, machine: str) -> list[str]:
-    """Figures, the command, the machine (in words), the table, and what was reached."""
+def lines(name: str) -> list[str]:
+    """Figures, the command, the machine, the table, and what was reached."""
     entry = found(name)
     if entry is None:
         return [f"Not measured yet: `python -m benchmarks.paper {name}`."]
@@ -64,7 +60,7 @@ def lines(name: str, machine: str) -> list[str]:
     own = [row for key, row in rows.items() if key.endswith("cosdd")]
     steps, seconds = ([row[what] for row in own] for what in ("steps", "train_processor_seconds"))
     learned = f" Models of method cosdd: {_range(steps)} updates, {_range(seconds)} s of processor time." if own else ""
-    told = f"`{entry['command']}`; {machine}.{learned}"
+    told = f"`{entry['command']}`; {circumstances(entry)}.{learned}"
     return [*shown, told, "", *EXPERIMENTS[name].table(rows), "", verdict(name, rows)]
 
 
