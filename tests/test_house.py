@@ -12,7 +12,8 @@ import cosdd
 SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
 ROOMS = ["config", "progress", "writing", "lazy", "zarray", "omezarr", "images", "specimen", "simulate", "metrics"]
-ROOMS += ["evaluation", "inspection", "noisefloor", "outliers", "data", "device", "processes", "model", "tensorfile"]
+ROOMS += ["evaluation", "excerpts", "correlation", "inspection", "noisefloor", "outliers", "data", "device"]
+ROOMS += ["processes", "model", "tensorfile"]
 ROOMS += ["calibration", "checkpoint", "training", "snapshot", "generation", "latents", "estimates", "tiles", "pyramid"]
 ROOMS += ["denoise", "recipe", "unfinished", "outputs", "workers", "checks", "report", "demo", "commands", "witness"]
 ROOMS += ["cli_train", "cli", "__main__"]
