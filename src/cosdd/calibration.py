@@ -1,10 +1,10 @@
 """Calibration: is the stated standard deviation that of the error? Measured on held-out frames, without a clean image.
 
-The blind-row posterior mean is `m + C (C + N)^-1 (x - m)`, and neither m nor C knows the noise of its own row. So the
-mean of its squared error is known but for the truth (Stein's unbiased risk estimate, row by row): with v the stated
-variance, which is the diagonal of `C (C + N)^-1 N`,
+With a little more noise in the image, drawn from the learned noise, the estimate moves; how far it moves along with
+that noise tells how much of the noise that is there stays in it. So the mean of the squared error is known but for the
+truth (Stein's unbiased risk estimate, its divergence by chance; Ramani et al. 2008), whatever the estimator does:
 
-    E[(estimate - signal)^2] = E[(estimate - x)^2] - noise variance + 2 v
+    E[(estimate - signal)^2] = E[(estimate - x)^2] - E[noise^2] + 2 E[noise * (estimate with it - estimate)]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cosdd.model import BlindRow
 PIXELS = 1 << 19  # looked at, of all held-out frames together
 FEW = 1 << 14  # fewer pixels are no evidence
 EDGE = 256
+PROBE = 0.05  # share of the noise that is added
 LARGEST = 2.0  # factor either way; what would be more is no matter of calibration
 
 
@@ -27,14 +28,18 @@ def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
     edges = frames.edges(min(EDGE, int(PIXELS ** (1 / frames.dimensions))), 1)
     ceiling = torch.tensor(frames.ceiling())[:, None]
     stated, true, pixels = (torch.zeros(network.channels, dtype=torch.float64) for _ in range(3))
+    generator = torch.Generator().manual_seed(0)
     for crop in frames.held_out(max(1, PIXELS // int(np.prod(edges))), edges):
         x = torch.from_numpy(crop[None])
-        x, mean, std = (image[0].flatten(1) for image in (x, *network.posterior(x)))
+        mean, std = network.estimate(x)
+        probe = network.draw_noise(mean, generator)
+        moved, _ = network.estimate(x + PROBE * probe)
+        x, mean, std, stays = (image[0].flatten(1) for image in (x, mean, std, probe * (moved - mean) / PROBE))
         noise = network.noise.at(mean, 1)[..., 0]
         trusted = ~x.isnan() & (x < ceiling)
         variance = std.double().square()
         stated += (trusted * variance).sum(1)
-        true += torch.where(trusted, (x - mean).double().square() - noise + 2 * variance, 0).sum(1)
+        true += torch.where(trusted, (x - mean).double().square() - noise + 2 * stays, 0).sum(1)
         pixels += trusted.sum(1)
     if pixels.min() < FEW:
         return ()

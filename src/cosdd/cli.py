@@ -46,7 +46,12 @@ def denoise(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("denoised"),
     samples: commands.Samples = "auto",
     plain: Annotated[
-        bool, typer.Option("--plain", help="Independent samples, 100 unless --samples says how many: the paper's way.")
+        bool,
+        typer.Option(
+            "--plain",
+            help="Independent samples, 100 unless --samples says how many: the paper's way. Of a blind-row model the "
+            "closed form, not refined.",
+        ),
     ] = False,
     std: Annotated[bool, typer.Option("--std", help="Also write the standard deviation over the samples.")] = False,
     save_samples: Annotated[int, typer.Option(help="Also write this many single samples.")] = 0,

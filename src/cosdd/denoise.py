@@ -31,6 +31,7 @@ from cosdd.pyramid import Cut
 
 SMALLEST_TILE = 2**14  # pixels; where even that is too much for memory, smaller tiles will not help
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
+REFINING = 0.2  # of the work of a blind-row posterior, about
 # Pixels that go through the networks together: as many samples as fit. Results do not depend on it.
 PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**22}
 NEAR = {"cpu": 2**17}  # a tile of so many pixels stays near the processor, in its caches
@@ -160,7 +161,8 @@ class Denoiser:
         axes: letters such as "TYX" where an array or file does not say (2-D is YX, 3-D is TYX).
         samples: posterior samples to average; by default as many as it takes for each image, until the standard error
         of their mean is small next to the noise. plain: independent samples, 100 by default, as in the paper; else
-        their noise is coupled so that most of it cancels. save_samples: how many of them to return.
+        their noise is coupled so that most of it cancels; of a blind-row model the posterior mean in closed form, not
+        refined. save_samples: how many samples to return.
         direct: use the direct denoiser, one pass. flips: average over the mirrored images too (blind-row models),
         four times the work. tile: edge in pixels of the tiles in which a COSDD model works, by default as memory
         allows; the result is that of the whole image. progress: called with the share done, 0 to 1.
@@ -341,8 +343,12 @@ class Denoiser:
     def _solved(
         self, network: BlindRow, x: Tensor, index: int, count: int, settings: Settings
     ) -> Iterator[Result | float]:
-        """In closed form; with flips the average over mirrored images, in which the learned noise is the same."""
+        """In closed form; with flips the average over mirrored images, in which the learned noise is the same.
+
+        Then refined, unless it is the closed form that is asked for.
+        """
         views = ((), *MIRRORS) if settings.flips else ((),)
+        work = len(views) + (0 if settings.plain else REFINING)
         mean, std = x, x
         for done, axes in enumerate(views):
             share, one, spread = 0.0, x, x
@@ -350,12 +356,18 @@ class Denoiser:
             while share < 1:
                 with self._arithmetic(x.device):
                     share, one, spread = next(strips)
-                yield (index + (done + share) / len(views)) / count
+                yield (index + (done + share) / work) / count
             if not axes:
                 mean, std = one, spread
                 continue
             mean = mean.lerp(one.flip(axes), 1 / (done + 1))
             std = std.square().lerp(spread.flip(axes).square(), 1 / (done + 1)).sqrt()
+        if not settings.plain:
+            refining = network.refined(x, mean, std)
+            share = 0.0
+            while share < 1:
+                share, mean = next(refining)
+                yield (index + (len(views) + REFINING * share) / work) / count
         yield self._result(mean, std, [])
 
     def _by_tiles(

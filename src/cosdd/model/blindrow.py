@@ -9,6 +9,8 @@ maximum likelihood of the noisy rows, `N(x_i; mean_i, C_i + N_i)`, and the clean
     E[signal_i | x]   = mean_i + C_i (C_i + N_i)^-1 (x_i - mean_i)
     Var[signal_i | x] = C_i - C_i (C_i + N_i)^-1 C_i
 
+A last step without anything to learn makes use of what rows have in common (`wiener`).
+
 This is Laine et al. 2019 ("High-quality self-supervised deep image denoising") with the blind spot grown to the
 whole row and the noise correlated along it. Here "row" is the line of pixels along the noise axis.
 """
@@ -25,6 +27,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cosdd.config import InputError
+from cosdd.model import wiener
 from cosdd.model.layers import fill_missing
 from cosdd.model.rownoise import RowNoise
 from cosdd.model.unet import UNet
@@ -304,6 +307,22 @@ class BlindRow(nn.Module):
             posterior_mean[..., span][..., keep] = mean[..., span][..., keep] + (half.mT @ residual)[..., 0]
             posterior_std[..., span][..., keep] = variance.clamp_min(0).sqrt()
         return posterior_mean, posterior_std
+
+    def estimate(
+        self, x: Float[Tensor, "b c *space"]
+    ) -> tuple[Float[Tensor, "b c *space"], Float[Tensor, "b c *space"]]:
+        """The clean image given the noisy one: the posterior mean, refined, and the posterior standard deviation."""
+        mean, std = self.posterior(x)
+        *_, (_, mean) = self.refined(x, mean, std)
+        return mean, std
+
+    def refined(
+        self, x: Float[Tensor, "b c *space"], mean: Float[Tensor, "b c *space"], std: Float[Tensor, "b c *space"]
+    ) -> Iterator[tuple[float, Float[Tensor, "b c *space"]]]:
+        """A better mean, from the noisy image and its posterior (`wiener`), while it grows: (share done, mean)."""
+        x, mean, std = (image.movedim(self.axis, -1) for image in (x, mean, std))
+        for share, better in wiener.refined(torch.where(x.isnan(), mean, x), mean, std, self.noise):
+            yield share, better.movedim(-1, self.axis)
 
     @torch.no_grad()
     def draw_noise(

@@ -1,0 +1,93 @@
+"""The last step brings an estimate nearer to the truth, is the same in strips, and knows how much noise there is."""
+
+import numpy as np
+import pytest
+import torch
+
+from cosdd import simulate
+from cosdd.model import wiener
+from cosdd.model.rownoise import RowNoise
+from cosdd.noisefloor import measure
+from cosdd.specimen import specimen
+
+
+def known(noisy: np.ndarray) -> RowNoise:
+    """The noise of (n, 1, y, x) images, as measured."""
+    floor = measure(list(noisy), -1)
+    assert floor is not None
+    noise = RowNoise(1)
+    noise.start_at(floor)
+    return noise
+
+
+def images(kind: str, count: int = 4, size: int = 96) -> tuple[torch.Tensor, torch.Tensor, RowNoise]:
+    """Clean and noisy (count, 1, y, x) and the noise between them."""
+    clean = specimen(count, size, 0)[:, None]
+    rng = np.random.default_rng(0)
+    if kind == "white":
+        noisy = clean + rng.normal(0, 0.2, clean.shape)
+    else:
+        noisy = simulate.row_ar(
+            clean, rng, gain=0.02, row_std=0.2, correlation={"streaks": 0.6, "negative": -0.4}[kind]
+        )
+    mean, std = noisy.mean(), noisy.std()
+    clean, noisy = ((image - mean) / std for image in (clean, noisy))
+    return torch.from_numpy(clean).float(), torch.from_numpy(noisy).float(), known(noisy)
+
+
+def refined(*given: object, **how: int) -> torch.Tensor:
+    *_, (share, better) = wiener.refined(*given, **how)  # type: ignore[arg-type]
+    assert share == 1
+    return better
+
+
+@pytest.mark.parametrize("kind", ["white", "streaks", "negative"])
+def test_an_estimate_comes_nearer_to_the_truth(kind):
+    clean, noisy, noise = images(kind)
+    guide = clean + 0.25 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    better = refined(noisy, guide, torch.full_like(clean, 0.25), noise)
+    before, after = ((image - clean).square().mean() for image in (guide, better))
+    assert after < 0.6 * before
+
+
+def test_what_is_sure_stays_and_what_is_not_gives_way():
+    clean, noisy, noise = images("streaks")
+    torch.testing.assert_close(refined(noisy, clean, torch.full_like(clean, 1e-4), noise), clean, atol=1e-4, rtol=0)
+    moved = refined(noisy, clean, torch.ones_like(clean), noise)
+    assert (moved - clean).abs().mean() > 0.05
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 50, 37), (2, 1, 64, 16), (1, 1, 3, 50, 21), (1, 1, 1, 5), (1, 1, 13, 1)])
+def test_strips_give_the_whole(shape):
+    x, guide, std = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+    noise = RowNoise(1)
+    whole = refined(x, guide, std.abs(), noise)
+    assert whole.isfinite().all()
+    torch.testing.assert_close(refined(x, guide, std.abs(), noise, pixels=1), whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["white", "streaks", "negative"])
+def test_the_spectrum_of_the_noise_is_that_of_noise_drawn(kind):
+    _, _, noise = images(kind)
+    noise.requires_grad_(False)
+    rows = noise.draw(torch.zeros(1, 4000, wiener.BLOCK), torch.Generator().manual_seed(2))
+    window = torch.hann_window(wiener.BLOCK + 1)[1:]
+    drawn = torch.fft.rfft(rows[0] * window).abs().square().mean(0)
+    stated = wiener._power(noise, torch.zeros(1, 1, 1, 1), window)[0, 0, 0, 0]
+    torch.testing.assert_close(stated, drawn, rtol=0.1, atol=0.01 * float(drawn.max()))
+
+
+def test_each_channel_has_its_own_noise():
+    clean, noisy, noise = images("white")
+    quiet = RowNoise(1)
+    quiet.load_state_dict(noise.state_dict())
+    with torch.no_grad():
+        for name in ("log_white", "log_correlated", "log_offset", "log_white_gain", "log_correlated_gain"):
+            getattr(quiet, name).sub_(4.0)
+    both = RowNoise(2)
+    both.load_state_dict({key: torch.cat([a, b], 0 if key != "bend" else 1) for (key, a), b in zip(
+        noise.state_dict().items(), quiet.state_dict().values(), strict=True)})  # fmt: skip
+    std = torch.full_like(clean, 0.25)
+    together = refined(*(image.repeat(1, 2, 1, 1) for image in (noisy, clean, std)), both)
+    for channel, own in enumerate((noise, quiet)):
+        torch.testing.assert_close(together[:, channel : channel + 1], refined(noisy, clean, std, own))
