@@ -6,18 +6,19 @@ import pytest
 import torch
 from tiny import shaken
 
-from cosdd.model.ladder import LARGEST_STD, ONE, SMALLEST_STD, Ladder, Normal, fresh_noise, kl
+from cosdd.model.empty import EmptyLadder
+from cosdd.model.ladder import LARGEST_STD, ONE, SMALLEST_STD, Normal, fresh_noise, kl
 from cosdd.model.layers import double
 
 SPACE = {1: (16,), 2: (16, 8), 3: (8, 4, 16)}
 
 
-def ladder(dimensions=2, levels=3, channels=1, **changes) -> Ladder:
+def ladder(dimensions=2, levels=3, channels=1, **changes) -> EmptyLadder:
     asked = {
         "features": 4, "max_features": 8, "latents": 2, "final_latents": 3, "downsampling": "after_first",
         "block": "plain", "activation": "silu", "padding": "zeros", "decoder_input": "features",
     } | changes  # fmt: skip
-    return Ladder(dimensions, channels, levels, **asked)
+    return EmptyLadder(dimensions, channels, levels, **asked)
 
 
 def fixed(seed=0):

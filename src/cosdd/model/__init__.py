@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cosdd import config
 from cosdd.model.blindrow import BlindRow
+from cosdd.model.empty import EmptyLadder
 from cosdd.model.ladder import Draw, Ladder, fresh_noise
 from cosdd.model.layers import fill_missing, pad_to_multiple, start_at_zero
 from cosdd.model.noise import NoiseDecoder
@@ -43,14 +44,14 @@ class COSDD(nn.Module):
         s = settings
         self.settings = s
         wavelets = self.centred = s.start == "wavelets"
-        self.ladder: Ladder | WaveletLadder
+        self.ladder: Ladder
         if wavelets:
             self.ladder = WaveletLadder(
                 s.dimensions, s.channels, s.levels, s.features, s.max_features, s.latents, s.final_latents,
                 activation=s.activation,
             )  # fmt: skip
         else:
-            self.ladder = Ladder(
+            self.ladder = EmptyLadder(
                 s.dimensions, s.channels, s.levels, s.features, s.max_features, s.latents, s.final_latents,
                 downsampling=s.downsampling, block=s.block, activation=s.activation, padding=s.padding,
                 decoder_input=s.decoder_input,

@@ -1,8 +1,8 @@
-"""The hierarchical VAE: bottom-up, top-down, posterior, prior, KL (supplement section 3).
+"""The hierarchical VAE: posterior, prior, KL, and the way up and down its levels (supplement section 3).
 
 Level 0 is the finest, the last level the coarsest and topmost. The bottom-up pass turns the noisy image into
 features for each level; the top-down pass samples the latents from the coarsest to the finest and ends in the
-*code*, which is all that the decoders ever see of the image.
+*code*, which is all that the decoders ever see of the image. What the levels consist of: `empty`, `wavelets`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,153 +59,49 @@ def kl(posterior: Normal, prior: Normal) -> Float[Tensor, "b z *space"]:
     )
 
 
-class Merge(nn.Module):
-    """Join two feature maps: a 1x1 convolution of both together, then a block."""
-
-    def __init__(self, dimensions: int, features: int, block: nn.Module):
-        super().__init__()
-        self.mix = layers.convolution(dimensions, 2 * features, features, 1)
-        self.block = block
-
-    def part(self, a: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
-        """What the first map adds to the convolution: computed once where only the second one changes."""
-        return self._mix(a, self.mix.weight[:, : a.shape[1]], self.mix.bias)  # type: ignore[index]
-
-    def forward(self, part: Float[Tensor, "b c *space"], b: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *space"]:
-        """``part``: of the first map."""
-        return self.block(part + self._mix(b, self.mix.weight[:, -b.shape[1] :]))  # type: ignore[index]
-
-    def _mix(self, h: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return layers.CONVOLVE[h.dim() - 2](h, weight, bias)
-
-
-class Level(nn.Module):
-    """What one level of the hierarchy does on the way up and on the way down."""
-
-    def __init__(
-        self,
-        dimensions: int,
-        features: int,
-        finer_features: int,
-        latents: int,
-        *,
-        halve: bool,
-        top: bool,
-        carry_on: bool,
-        block: Callable[[], nn.Module],
-        merge_block: Callable[[], nn.Module],
-        padding: str,
-    ):
-        """``finer_features``: channels of the next finer level. ``carry_on``: False where the latents are the code."""
-        super().__init__()
-
-        def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
-            return layers.convolution(dimensions, inputs, outputs, kernel, stride, padding)
-
-        self.latents, self.top = latents, top
-        self.enter = conv(finer_features, features, stride=2) if halve else None
-        self.up = block()
-        # Posterior and prior start equal, standard normal: no information in z (method 4.3).
-        self.posterior = layers.start_at_zero(conv(features, 2 * latents))
-        if top:
-            self.top_prior = nn.Parameter(torch.zeros(1, 2 * latents, *[1] * dimensions))
-        else:
-            self.prior = layers.start_at_zero(conv(features, 2 * latents))
-            self.merge_up = Merge(dimensions, features, merge_block())
-        if carry_on:
-            self.insert = conv(latents, features)
-            self.merge_latents = None if top else Merge(dimensions, features, merge_block())
-            self.down = block()
-            self.leave = conv(features, finer_features, 1) if halve else None
-
-    def evidence(self, up: Float[Tensor, "b f *space"]) -> Float[Tensor, "b e *space"]:
-        """All that the posterior needs of the image and nothing else has a part in; at the top the posterior itself."""
-        return self.posterior(up) if self.top else self.merge_up.part(up)
-
-    def get_posterior(self, evidence: Float[Tensor, "b e *space"], down: Tensor | None) -> Normal:
-        return Normal.of(evidence if down is None else self.posterior(self.merge_up(evidence, down)))
-
-    def get_prior(self, down: Tensor | None) -> Normal:
-        return Normal.of(self.top_prior if down is None else self.prior(down))
-
-    def top_down(self, z: Float[Tensor, "b z *space"], down: Tensor | None) -> Float[Tensor, "b g *space"]:
-        h = self.insert(z)
-        if self.merge_latents is not None:
-            h = self.merge_latents(self.merge_latents.part(h), down)
-        h = self.down(h)
-        # A 1x1 convolution commutes with upsampling; done first it is 2^d times cheaper.
-        return h if self.leave is None else self.leave(h)
-
-
 class Ladder(nn.Module):
-    """Noisy image -> code, by way of a hierarchy of latents; or code from the prior."""
+    """Noisy image -> code, by way of a hierarchy of latents; or code from the prior.
 
-    def __init__(
-        self,
-        dimensions: int,
-        channels: int,
-        levels: int,
-        features: int,
-        max_features: int,
-        latents: int,
-        final_latents: int,
-        *,
-        downsampling: str,
-        block: str,
-        activation: str,
-        padding: str,
-        decoder_input: str,
-    ):
-        super().__init__()
-        halved = layers.halved_sizes(levels, downsampling)
-        self.counts = layers.feature_counts(features, max_features, halved)
-        self.dimensions = dimensions
-        self.code_is_latent = decoder_input == "latent"
-        self.code_channels = final_latents if self.code_is_latent else features
-        self.sight = self._sight(halved, layers.BLOCK_REACH if block == "supplement" else 0)
+    A kind of ladder has levels with so many ``latents`` each, and says what one level does: methods that raise here.
+    What comes down to a level is a tensor between levels; ``above`` is what the kind makes of it, nothing at the top.
+    """
 
-        def make_block(count: int) -> nn.Module:
-            return layers.BLOCK[block](dimensions, count, activation, padding)
-
-        def make_merge_block(count: int) -> nn.Module:
-            # The plain ladder spends its time elsewhere: an activation is all its merges need.
-            return make_block(count) if block == "supplement" else layers.ACTIVATION[activation]()
-
-        first = layers.convolution(dimensions, channels, features, 5, padding=padding)
-        if block == "supplement":  # its blocks do not begin with an activation
-            first = nn.Sequential(first, layers.ACTIVATION[activation]())
-        self.stem = layers.Stem(first)
-        self.levels = nn.ModuleList(
-            Level(
-                dimensions,
-                self.counts[level],
-                self.counts[max(level - 1, 0)],
-                latents if level > 0 else final_latents,
-                halve=halved[level],
-                top=level == levels - 1,
-                carry_on=level > 0 or not self.code_is_latent,
-                block=lambda count=self.counts[level]: make_block(count),
-                merge_block=lambda count=self.counts[level]: make_merge_block(count),
-                padding=padding,
-            )
-            for level in range(levels)
-        )
+    levels: nn.ModuleList
+    sight: Sight
+    counts: list[int]  # features of each level
+    code_channels: int
 
     @property
     def stride(self) -> int:
         """Pixels of the image to one of the coarsest level."""
         return self.sight.strides[-1]
 
-    def _sight(self, halved: list[bool], merge: int) -> Sight:
-        """``merge``: radius of the block in a merge."""
-        up, down = [], []
-        for level in range(len(halved)):
-            top, carry_on = level == len(halved) - 1, level > 0 or not self.code_is_latent
-            merges = 0 if top else merge  # nothing comes down to the top
-            # The posterior with its merge; then what inserts the latents, their merge, and the block on the way down.
-            down.append(merges + 1 + (1 + merges + layers.BLOCK_REACH if carry_on else 0))
-            up.append(layers.BLOCK_REACH)
-        return Sight(tuple(halved), tuple(up), tuple(down), enter=1, stem=2)
+    def enter(self, x: Float[Tensor, "b c *space"]) -> Tensor:
+        """What enters the finest level."""
+        raise NotImplementedError
+
+    def ascend(self, index: int, h: Tensor) -> tuple[Tensor, Tensor]:
+        """All that the posterior of a level needs of the image, and what enters the next one."""
+        raise NotImplementedError
+
+    def above(self, index: int, down: Tensor | None) -> Any:
+        """What comes down to a level, in its size."""
+        raise NotImplementedError
+
+    def prior(self, index: int, above: Any) -> Normal:
+        raise NotImplementedError
+
+    def infer(self, index: int, evidence: Tensor, above: Any, with_prior: bool) -> tuple[Normal, Normal | None]:
+        """The posterior, and the prior unless nobody asks for it."""
+        raise NotImplementedError
+
+    def descend(self, index: int, z: Float[Tensor, "b z *space"], above: Any) -> Tensor:
+        """What comes down from a level whose latents are ``z``."""
+        raise NotImplementedError
+
+    def code(self, down: Tensor) -> Float[Tensor, "b s *space"]:
+        """Of what comes down from the finest level."""
+        raise NotImplementedError
 
     def bottom_up(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:
         """What the posterior of each level needs of the noisy image, finest first; one pass serves all samples."""
@@ -215,20 +112,13 @@ class Ladder(nn.Module):
 
         h: what enters level ``first``; the image where that is 0.
         """
-        stop = len(self.levels) if stop is None else stop
         evidence = []
         if first == 0:
-            h = self._enter(self.stem(h), 0)
-        for index in range(first, stop):
-            level: Level = self.levels[index]  # type: ignore[assignment]
-            h = level.up(h)
-            evidence.append(level.evidence(h))
-            h = self._enter(h, index + 1)
+            h = self.enter(h)
+        for index in range(first, len(self.levels) if stop is None else stop):
+            found, h = self.ascend(index, h)
+            evidence.append(found)
         return evidence, h
-
-    def _enter(self, h: Tensor, index: int) -> Tensor:
-        enter = self.levels[index].enter if index < len(self.levels) else None
-        return h if enter is None else enter(h)  # type: ignore[operator]
 
     def top_down(
         self,
@@ -241,50 +131,34 @@ class Ladder(nn.Module):
         """Sample the latents from the posterior, coarsest first.
 
         Returns the code and, unless ``with_kl`` is off, the KL of each level (nats, summed over everything),
-        finest first. Without the KL the prior is never computed.
+        finest first. Without the KL no prior is computed that the posterior does without.
 
         evidence: of the levels from ``first`` on. down: what comes from the level above them, where there is one.
         Where ``first`` is not 0, there is no code yet: returned is what comes down from that level.
         """
         kls: list[Tensor] = []
-        z = torch.empty(0)
         for index in reversed(range(first, first + len(evidence))):
-            level: Level = self.levels[index]  # type: ignore[assignment]
-            down = self._rise(down, index + 1)
-            posterior = level.get_posterior(evidence[index - first], down)
+            above = self.above(index, down)
+            posterior, prior = self.infer(index, evidence[index - first], above, with_kl)
             z = posterior.sample(draw(index, posterior.mean.shape, posterior.mean.device))
             if with_kl:
-                kls.insert(0, kl(posterior, level.get_prior(down)).sum())
-            if index > 0 or not self.code_is_latent:
-                down = level.top_down(z, down)
-        if first > 0:
-            assert down is not None
-            return down, kls
-        return self._code(z, down), kls
+                assert prior is not None
+                kls.insert(0, kl(posterior, prior).sum())
+            down = self.descend(index, z, above)
+        assert down is not None
+        return down if first else self.code(down), kls
 
     def generate(
         self, shape: Sequence[int], device: torch.device, draw: Draw = fresh_noise
     ) -> Float[Tensor, "b s *space"]:
         """A code from the prior for images of ``shape`` (b, *space); edges are multiples of ``self.stride``."""
         batch, *space = shape
-        size = [edge // self.stride for edge in space]
         down: Tensor | None = None
-        z = torch.empty(0)
         for index in reversed(range(len(self.levels))):
-            level: Level = self.levels[index]  # type: ignore[assignment]
-            down = self._rise(down, index + 1)
-            if down is not None:
-                size = list(down.shape[2:])
-            z = level.get_prior(down).sample(draw(index, torch.Size([batch, level.latents, *size]), device))
-            if index > 0 or not self.code_is_latent:
-                down = level.top_down(z, down)
-        return self._code(z, down)
-
-    def _rise(self, down: Tensor | None, index: int) -> Tensor | None:
-        """What comes down from a level, in the size of the next finer one."""
-        return down if down is None or not self.sight.halves[index] else layers.double(down)
-
-    def _code(self, z: Tensor, down: Tensor | None) -> Tensor:
-        code = self._rise(z if self.code_is_latent else down, 0)
-        assert code is not None
-        return code
+            above = self.above(index, down)
+            size = [edge // self.sight.strides[index] for edge in space]
+            latents: int = self.levels[index].latents  # type: ignore[assignment]
+            z = self.prior(index, above).sample(draw(index, torch.Size([batch, latents, *size]), device))
+            down = self.descend(index, z, above)
+        assert down is not None
+        return self.code(down)

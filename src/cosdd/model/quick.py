@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cosdd.model import layers
-from cosdd.model.ladder import Merge
+from cosdd.model.empty import Merge
 
 Network = TypeVar("Network", bound=nn.Module)
 AT_ONCE = 2**16  # numbers that stay in the cache of a processor while several steps work on them

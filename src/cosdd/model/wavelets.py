@@ -11,7 +11,7 @@ and improves by itself while the prior learns. The prior starts from what coarse
 latents, which start empty as in the paper, hold what wavelets cannot. The code is the image that the wavelets make
 (the first ``channels`` of it), and features beside it; the decoders predict what is to be added to that image.
 
-Interface of `ladder.Ladder`. The finest level lives on patches of two pixels along each axis, where its work is a
+The finest level lives on patches of two pixels along each axis, where its work is a
 quarter of what it would be on pixels.
 """
 
@@ -26,9 +26,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cosdd.model import layers
-from cosdd.model.ladder import LARGEST_STD, SMALLEST_STD, Draw, Normal, fresh_noise, kl
+from cosdd.model.ladder import LARGEST_STD, SMALLEST_STD, Ladder, Normal
 from cosdd.model.sight import Sight
 
+# Features and image that come down to a level; nothing comes to the top.
+Above = tuple[Tensor | None, Tensor | None]
 TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 NARROWEST, WIDEST = -5.0, 3.0  # log of what the posterior's standard deviation may be of that by Bayes' rule
 LEAST_SIGNAL = 0.02  # share of the variance of a noisy wavelet that is never taken for noise
@@ -171,8 +173,8 @@ class WaveletLevel(nn.Module):
         return Normal(torch.cat([mean, free.mean], 1), torch.cat([std, free.std], 1))
 
 
-class WaveletLadder(nn.Module):
-    """Noisy image -> code, by way of wavelets and further latents of every scale; or code from the prior."""
+class WaveletLadder(Ladder):
+    """What goes up and comes down between levels is features, and the image so far in patches as the last channels."""
 
     def __init__(
         self,
@@ -191,7 +193,6 @@ class WaveletLadder(nn.Module):
         counts = self.counts = layers.feature_counts(features, max_features, [True] * levels)
         patch = 2**dimensions
         self.dimensions, self.channels = dimensions, channels
-        self.stride = 2**levels
         # The way down: the block, what inserts the latents, and the posterior or the prior. The first convolution
         # looks at patches.
         reach = layers.BLOCK_REACH
@@ -217,65 +218,40 @@ class WaveletLadder(nn.Module):
                 )
             )  # fmt: skip
 
-    def bottom_up(self, x: Float[Tensor, "b c *space"]) -> list[Tensor]:
-        """Features of the noisy image and, as their last channels, its wavelets; finest level first."""
-        return self.climb(x)[0]
+    def enter(self, x: Float[Tensor, "b c *space"]) -> Tensor:
+        return self._enter(patches(x), x, 0)
 
-    def climb(self, h: Tensor, first: int = 0, stop: int | None = None) -> tuple[list[Tensor], Tensor]:
-        """``bottom_up`` from level ``first`` to below ``stop``, and what enters that one: features, and the image in
-        patches. h: what enters level ``first``; the image where that is 0.
-        """
-        found = []
-        if first == 0:
-            h = self._enter(patches(h), h, 0)
-        for index in range(first, len(self.levels) if stop is None else stop):
-            level: WaveletLevel = self.levels[index]  # type: ignore[assignment]
-            h, image = h[:, : self.counts[index]], h[:, self.counts[index] :]
-            h = level.up(layers.hand_over(h))
-            image, noisy = analyse(unpatched(image, self.dimensions), self.haar)
-            if level.top:  # the mean is all that is left of the image
-                found.append(torch.cat([h, noisy, image], 1))
-                return found, h
-            found.append(torch.cat([h, noisy], 1))
-            h = self._enter(h, image, index + 1)
-        return found, h
+    def ascend(self, index: int, h: Tensor) -> tuple[Tensor, Tensor]:
+        """What the posterior needs: features and, as the last channels, the wavelets of the noisy image."""
+        level = self._level(index)
+        h, image = h.tensor_split([self.counts[index]], 1)
+        h = level.up(layers.hand_over(h))
+        image, noisy = analyse(unpatched(image, self.dimensions), self.haar)
+        if level.top:  # the mean is all that is left of the image
+            return torch.cat([h, noisy, image], 1), h
+        return torch.cat([h, noisy], 1), self._enter(h, image, index + 1)
 
     def _enter(self, h: Tensor, image: Tensor, index: int) -> Tensor:
-        return torch.cat([self.levels[index].entry(h), patches(image)], 1)  # type: ignore[operator]
+        return torch.cat([self._level(index).entry(h), patches(image)], 1)
 
-    def top_down(
-        self,
-        evidence: Sequence[Tensor],
-        draw: Draw = fresh_noise,
-        with_kl: bool = True,
-        first: int = 0,
-        down: Tensor | None = None,
-    ) -> tuple[Float[Tensor, "b s *space"], list[Tensor]]:
-        """As of `ladder.Ladder`; what comes down from a level is features, and the image so far in patches."""
-        kls: list[Tensor] = []
-        for index in reversed(range(first, first + len(evidence))):
-            level: WaveletLevel = self.levels[index]  # type: ignore[assignment]
-            up, noisy = evidence[index - first].tensor_split([self.counts[index]], 1)
-            h, image = self._rise(down, index)
-            prior = level.get_prior(h, None if image is None else self._interpolated(image))
-            posterior = level.get_posterior(layers.hand_over(up), noisy, h, prior)
-            z = posterior.sample(draw(index, torch.Size([len(up), level.latents, *up.shape[2:]]), up.device))
-            if with_kl:
-                kls.insert(0, kl(posterior, prior).sum())
-            down = self._onward(index, z, h, image)
-        assert down is not None
-        return down if first else unpatched(down, self.dimensions), kls
-
-    def _rise(self, down: Tensor | None, index: int) -> tuple[Tensor | None, Tensor | None]:
-        """Features and image that come down to a level; nothing comes to the top."""
+    def above(self, index: int, down: Tensor | None) -> Above:
         if down is None:
             return None, None
         h, image = down.tensor_split([self.counts[index]], 1)
         return layers.double(layers.hand_over(h)), unpatched(image, self.dimensions)
 
-    def _onward(self, index: int, z: Tensor, h: Tensor | None, image: Tensor | None) -> Tensor:
-        """What comes down from a level whose latents are ``z``; from the finest one the code, in patches."""
-        level: WaveletLevel = self.levels[index]  # type: ignore[assignment]
+    def prior(self, index: int, above: Above) -> Normal:
+        h, image = above
+        return self._level(index).get_prior(h, None if image is None else self._interpolated(image))
+
+    def infer(self, index: int, evidence: Tensor, above: Above, with_prior: bool) -> tuple[Normal, Normal]:
+        up, noisy = evidence.tensor_split([self.counts[index]], 1)
+        prior = self.prior(index, above)
+        return self._level(index).get_posterior(layers.hand_over(up), noisy, above[0], prior), prior
+
+    def descend(self, index: int, z: Tensor, above: Above) -> Tensor:
+        """From the finest level the code comes down, in patches."""
+        level, (h, image) = self._level(index), above
         wavelets = z[:, : level.wavelets] * level.scale
         if image is None:
             wavelets, image = wavelets.tensor_split([level.wavelets - self.channels], 1)
@@ -287,22 +263,11 @@ class WaveletLadder(nn.Module):
         finer = patches(combine(image, wavelets, self.haar))
         return torch.cat([left, finer] if index else [finer, left], 1)
 
-    def generate(
-        self, shape: Sequence[int], device: torch.device, draw: Draw = fresh_noise
-    ) -> Float[Tensor, "b s *space"]:
-        """A code from the prior for images of ``shape`` (b, *space); edges are multiples of ``self.stride``."""
-        batch, *space = shape
-        down: Tensor | None = None
-        for index in reversed(range(len(self.levels))):
-            level: WaveletLevel = self.levels[index]  # type: ignore[assignment]
-            h, image = self._rise(down, index)
-            prior = level.get_prior(h, None if image is None else self._interpolated(image))
-            size = [edge // self.sight.strides[index] for edge in space]
-            down = self._onward(
-                index, prior.sample(draw(index, torch.Size([batch, level.latents, *size]), device)), h, image
-            )
-        assert down is not None
+    def code(self, down: Tensor) -> Float[Tensor, "b s *space"]:
         return unpatched(down, self.dimensions)
+
+    def _level(self, index: int) -> WaveletLevel:
+        return self.levels[index]  # type: ignore[return-value]
 
     def start_at(
         self,
