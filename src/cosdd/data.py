@@ -24,7 +24,7 @@ DEFAULT_CROP = {1: 1024, 2: 64, 3: 32}  # pixels along each edge, by dimensions
 SMALLEST_EDGE = 12  # pixels; less holds no structure to tell from noise
 ENOUGH_FRAMES = 10  # to hold some out for validation
 FEW_PIXELS = 40_000  # for training, in all
-MUCH_SATURATED = 0.01
+MUCH_CLIPPED = 0.01
 ENOUGH_PIXELS = 1 << 28  # for a mean and a standard deviation
 WORTH_A_WORD = 1e-5  # share of outliers
 
@@ -358,13 +358,25 @@ def _doubts(arrays: Sequence[Pixels], noise_axis: str, inspection: Inspection | 
             f"the noise axis is given as {noise_axis}, but the images say: {inspection.verdict}. With the wrong axis "
             f"noise stays in the image: try --noise-axis {inspection.axis}"
         )
+    if inspection.axis == "none" and noise_axis in ("x", "y"):
+        notes.append(
+            f"the noise looks white: noise axis {noise_axis} does no harm, but where it really is white, --noise-axis "
+            "none is as good, and so is any denoiser for independent pixels"
+        )
     if "both axes" in inspection.verdict:
         notes.append(inspection.verdict)
     saturated = inspection.evidence.saturated
-    if saturated > MUCH_SATURATED:
+    if saturated > MUCH_CLIPPED:
         notes.append(
             f"{saturated:.1%} of the pixels are saturated: their noise is cut off, and bright parts will come out too "
             "dark; leave such images out, or record with less light"
+        )
+    cut_off = inspection.evidence.cut_off
+    if cut_off > MUCH_CLIPPED:
+        notes.append(
+            f"{cut_off:.1%} of the pixels have the lowest value, and hardly any the next: if a background was "
+            "subtracted and cut off there, noise no longer averages to zero and dark parts will come out too bright: "
+            "use the images as they were before. Empty borders are best cropped"
         )
     return tuple(notes)
 

@@ -34,6 +34,7 @@ class Evidence:
     offset: float | None
     read_noise: float  # standard deviation of the noise in the darkest parts, grey levels
     saturated: float  # share of pixels at the highest value, if that is a wall
+    cut_off: float  # share of pixels at the lowest value, if that is a wall and not the darkness between photons
     hot: float  # share of isolated bright pixels
     offset_ratio: dict[str, float]  # per axis: variance of line means over what white noise gives
     period: dict[str, float]  # per axis, pixels: of a periodic pattern in the noise, where there is one
@@ -75,7 +76,10 @@ class Inspection:
         line = "none seen" if e.gain is None else f"variance = {e.gain:.3g} x mean {e.offset:+.3g}"
         rows.append(f"signal dependence: {line}")
         rows.append(f"noise standard deviation: {e.variance**0.5:.3g} on average, {e.read_noise:.3g} where darkest")
-        rows.append(f"saturated pixels: {e.saturated:.3%}; isolated bright pixels: {e.hot:.3%}")
+        rows.append(
+            f"saturated pixels: {e.saturated:.3%}; cut off at the lowest value: {e.cut_off:.3%}; "
+            f"isolated bright pixels: {e.hot:.3%}"
+        )
         rows.append(f"estimated from {e.estimator}: {e.pixels:,} pixels, {e.flat:.0%} of them flat")
         return rows
 
@@ -114,19 +118,31 @@ def _transfer_blocks(e: Excerpt, axis: str) -> np.ndarray:
     return np.stack([means, e.variance * squares])[:, keep] / total[keep]
 
 
-def _outliers(seen: list[np.ndarray], variance: float, gain: float, offset: float) -> tuple[float, float]:
-    """Shares of pixels: at the highest value, where that is a wall (more than in the 2 % of the range below);
-    and brighter than each neighbour by 8 standard deviations of the noise."""
-    top, low = max(float(w.max()) for w in seen), min(float(w.min()) for w in seen)
-    at, near, hot, total = 0, 0, 0, sum(w.size for w in seen)
+def _hot(seen: list[np.ndarray], variance: float, gain: float, offset: float) -> float:
+    """Share of pixels that are brighter than each neighbour by 8 standard deviations of the noise."""
     around = np.ones((1, 1, 3, 3), bool)
     around[0, 0, 1, 1] = False
+    hot = 0
     for w in seen:
-        at += int((w == top).sum())
-        near += int(((w < top) & (w >= top - 0.02 * (top - low))).sum())
         brightest = ndimage.maximum_filter(w, footprint=around)
         hot += int((w - brightest > 8 * np.sqrt(np.maximum(gain * brightest + offset, variance))).sum())
-    return at / total if at > max(10, near) else 0.0, hot / total
+    return hot / sum(w.size for w in seen)
+
+
+def _walls(seen: list[np.ndarray]) -> tuple[float, float]:
+    """Shares of pixels at the highest and at the lowest value, where that is a wall: else 0.
+
+    The highest is one if more pixels have it than the 2 % of the range below. Of photons a dark image has many zeros:
+    so the lowest is one only if the next value is rare, and no more common than the one after it.
+    """
+    values, counts = np.unique(np.concatenate([w.ravel() for w in seen]), return_counts=True)
+    if len(values) < 3:
+        return 0.0, 0.0
+    near = counts[(values < values[-1]) & (values >= values[-1] - 0.02 * (values[-1] - values[0]))].sum()
+    saturated = counts[-1] > max(10, near)
+    cut_off = counts[0] > max(10, 4 * counts[1]) and counts[1] < 1.5 * counts[2]
+    total = counts.sum()
+    return float(counts[-1] / total) if saturated else 0.0, float(counts[0] / total) if cut_off else 0.0
 
 
 def _period(excerpts: Sequence[Excerpt], axis: str) -> float | None:
@@ -180,7 +196,7 @@ def _inspect(data: Pixels, spatial: str) -> Inspection:
     gain, offset = _photon_transfer(excerpts, lines)
     variance = _variance(excerpts, lines)
     darkest = min(float(np.quantile(e.mean, 0.01)) for e in excerpts)
-    saturated, hot = _outliers(seen, variance, gain, offset)
+    saturated, cut_off = _walls(seen)
     evidence = Evidence(
         estimator=estimator,
         pixels=sum(w.size for w in seen),
@@ -190,7 +206,8 @@ def _inspect(data: Pixels, spatial: str) -> Inspection:
         offset=offset if gain else None,
         read_noise=float(np.sqrt(max(0.0, gain * darkest + offset))),
         saturated=saturated,
-        hot=hot,
+        cut_off=cut_off,
+        hot=_hot(seen, variance, gain, offset),
         offset_ratio={a: c.ratio for a, c in along.items()},
         period={a: period for a, c in along.items() if (period := _period(excerpts, a) or c.comb())},
         strength={a: c.strength for a, c in along.items()},

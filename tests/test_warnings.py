@@ -1,0 +1,87 @@
+"""What speaks against a good result is said by the command that is about to make it, and what to do about it."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from scipy import ndimage
+
+from cosdd import cli, simulate
+from cosdd.specimen import specimen
+
+CLEAN = specimen(8, 128, 3)
+
+
+def noise(kind: str) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    if kind == "white":
+        return rng.normal(0, 0.2, CLEAN.shape)
+    if kind == "along both axes":
+        return ndimage.gaussian_filter(rng.normal(0, 0.8, CLEAN.shape), (0, 1, 1))
+    return simulate.row_ar(CLEAN, rng, gain=0.01, row_std=0.2, correlation=0.6) - CLEAN
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    return (1000 + 500 * image).round().astype(np.uint16)
+
+
+NOISY = grey(CLEAN + noise("streaks"))
+DIM = 500 * (CLEAN + noise("streaks")) - 100  # after the subtraction of a background that was a little too much
+
+
+def said(capsys: pytest.CaptureFixture[str], *command: object) -> list[str]:
+    """What a command notes, without the word."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["cosdd", *map(str, command)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    written = capsys.readouterr()
+    assert end.value.code in (0, None), written.err
+    lines = " ".join(written.out.split()).split("note: ")[1:]
+    return [line for line in lines if "updates" not in line]  # of two updates nobody expects much
+
+
+def trained(capsys: pytest.CaptureFixture[str], folder: Path, pixels: np.ndarray, *options: str) -> list[str]:
+    tifffile.imwrite(folder / "a.tif", pixels, metadata={"axes": "TYX"})
+    budget = ("--set", "train.steps=2", "--set", "train.crop=32")
+    return said(capsys, "train", folder / "a.tif", "-o", folder / "a.safetensors", *budget, *options)
+
+
+def test_good_images_are_no_reason_for_a_word(capsys, tmp_path):
+    assert trained(capsys, tmp_path, NOISY, "--noise-axis", "x") == []
+    assert trained(capsys, tmp_path, NOISY, "--overwrite") == []
+    assert said(capsys, "denoise", tmp_path / "a.safetensors", tmp_path / "a.tif", "-o", tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "fault", "advice"),
+    [
+        (grey(CLEAN + noise("white")), ["--noise-axis", "x"], "looks white", "--noise-axis none"),
+        (NOISY, ["--noise-axis", "y"], "given as y", "try --noise-axis x"),
+        (NOISY, ["--noise-axis", "none"], "given as none", "try --noise-axis x"),
+        (grey(CLEAN + noise("along both axes")), [], "correlated along both axes", "removes a part"),
+        (np.minimum(NOISY, np.quantile(NOISY, 0.95)).astype(np.uint16), [], "saturated", "less light"),
+        (np.maximum(DIM, 0), [], "lowest value", "as they were before"),
+        (np.maximum(DIM, 0).round().astype(np.uint16), [], "lowest value", "as they were before"),
+        (NOISY[:2], ["--noise-axis", "x"], "only 32,768 pixels", "give more images"),
+    ],
+)
+def test_what_will_not_go_well_is_said_with_advice(capsys, tmp_path, pixels, options, fault, advice):
+    notes = trained(capsys, tmp_path, pixels, *options)
+    assert any(fault in note and advice in note for note in notes), notes
+
+
+def test_images_unlike_those_of_the_training_are_said(capsys, tmp_path):
+    trained(capsys, tmp_path, NOISY, "--noise-axis", "x")
+    tifffile.imwrite(tmp_path / "other.tif", NOISY // 8, metadata={"axes": "TYX"})
+    command = ("denoise", tmp_path / "a.safetensors", tmp_path / "other.tif", "-o", tmp_path / "out")
+    (note,) = said(capsys, *command)
+    assert "not like the training images: train a model on them" in note
+
+
+def test_dark_pixels_of_photon_counters_are_no_wall(capsys, tmp_path):
+    counts = np.random.default_rng(1).poisson(1.5 * CLEAN).astype(np.uint8)
+    assert (counts == 0).mean() > 0.5
+    assert not any("lowest" in note for note in trained(capsys, tmp_path, counts, "--noise-axis", "none"))
