@@ -11,9 +11,13 @@ from cosdd.denoise import Denoiser
 
 
 def auto(task: Task) -> Fitted:
-    """What a user gets who says nothing: also the noise axis is measured."""
+    """What a user gets who says nothing: also the noise axis is measured. And its closed form, before refinement."""
     model = _trained(task, "auto")
-    return Fitted({"auto": lambda x: model.denoise(x, axes="TYX").mean}, model.checkpoint.steps, _facts(model))
+    estimates = {
+        "auto": lambda x: model.denoise(x, axes="TYX").mean,
+        "auto --plain": lambda x: model.denoise(x, axes="TYX", plain=True).mean,
+    }
+    return Fitted(estimates, model.checkpoint.steps, _facts(model))
 
 
 def cosdd(task: Task) -> Fitted:

@@ -15,7 +15,14 @@ Row = Mapping[str, Any]
 OURS = "auto"
 OWN = ("auto", "cosdd")
 NOTHING_MORE = "noisy images alone"
-CONTROLS = ("row Wiener", "row-split Noise2Noise", "row-masked network", "cosdd direct", "cosdd MMSE-100")
+CONTROLS = (
+    "auto --plain",
+    "row Wiener",
+    "row-split Noise2Noise",
+    "row-masked network",
+    "cosdd direct",
+    "cosdd MMSE-100",
+)
 COLUMNS = 4  # of pictures
 HIGHER, LOWER = 1, -1
 SECTIONS = (  # score, what it is, which way is better, digits
