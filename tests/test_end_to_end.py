@@ -1,5 +1,6 @@
 """What a user does, through the real command line."""
 
+import errno
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import tifffile
 import torch
 
 import cosdd as cosdd_module
-from cosdd import cli, images, simulate
+from cosdd import cli, images, lazy, simulate
 from cosdd.specimen import specimen
 
 TINY = [  # a network that trains in a second
@@ -385,6 +386,58 @@ def test_a_store_goes_through_every_verb(trained, stack, store, tmp_path, capsys
     assert cosdd("evaluate", tmp_path / "other" / "my stack.ome.zarr", store, "--frames", "--json") == 0
     assert cosdd("simulate", "stripe", store, "-o", tmp_path / "s") == 0
     assert images.read(tmp_path / "s" / "noisy" / "my stack.zarr").data.shape == (12, 37, 45)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links")
+@pytest.mark.parametrize("trained", ["blind-row"], indirect=True)
+def test_resume_names_a_store_that_cannot_be_read_and_does_the_others(trained, store, tmp_path, capsys):
+    _, model = trained
+    for name in "abc":
+        shutil.copytree(store, tmp_path / "in" / f"{name}.zarr")
+    (tmp_path / "in" / "b.zarr" / "0" / "more").symlink_to("nowhere")
+    for made, begun in ((2, 0), (1, 1), (0, 2)):  # results that are missing, and that are there
+        capsys.readouterr()
+        assert cosdd("denoise", model, tmp_path / "in", "-o", tmp_path / "out", "--resume") == 1
+        said = capsys.readouterr()
+        assert f"{begun} of 3 file(s) have their results already" in said.out
+        assert f"denoised {made} of {made + 1} file(s)" in said.out
+        assert len(said.err.strip().splitlines()) == 1
+        assert "b.zarr: cannot be read" in said.err
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.zarr", "c.zarr"]
+        if made == 2:
+            shutil.rmtree(tmp_path / "out" / "c.zarr")
+
+
+@pytest.mark.parametrize("kind", ["tif", "npy", "zarr"])
+@pytest.mark.parametrize("trained", ["blind-row"], indirect=True)
+def test_a_disk_that_fails_for_a_moment_costs_no_frame(kind, trained, stack, tmp_path, capsys, monkeypatch):
+    _, model = trained
+    noisy, out = tmp_path / f"noisy.{kind}", tmp_path / "out"
+    image = images.read(stack)
+    images.write(tmp_path / "noisy.zarr", np.asarray(image.data), image)
+    tifffile.imwrite(tmp_path / "noisy.tif", image.data, compression="zlib", metadata={"axes": "TYX"})
+    np.save(tmp_path / "noisy.npy", image.data)
+    monkeypatch.setattr(images, "LARGE", 0)
+    monkeypatch.setattr(lazy._KEPT, "most", 0)
+    command = ("denoise", model, noisy, "--axes", "TYX", "-o")
+
+    def failing(path, *given, works=open, **more):
+        if str(path).startswith(str(noisy)) and len(list(out.glob(".*.frames/*.npz"))) == 3:
+            raise OSError(errno.EIO, "Input/output error")
+        return works(path, *given, **more)
+
+    assert cosdd(*command, tmp_path / "whole") == 0
+    monkeypatch.setattr("io.open" if kind == "zarr" else "builtins.open", failing)
+    assert cosdd(*command, out) == 2
+    said = capsys.readouterr()
+    assert "Input/output error" in said.err
+    assert "check the disk" in said.err
+    assert "3 of 12 frame(s) are kept" in said.out
+    monkeypatch.undo()
+    assert cosdd(*command, out, "--resume") == 0
+    assert "3 of 12 frame(s) are there already" in capsys.readouterr().out
+    found, whole = (np.asarray(images.read(place / noisy.name, "TYX").data) for place in (out, tmp_path / "whole"))
+    np.testing.assert_array_equal(found, whole)
 
 
 @pytest.mark.parametrize("trained", ["blind-row"], indirect=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,20 @@ class InputError(ValueError):
     """What the user gave is at fault: one line that says file, seen, expected, and what to do."""
 
     code = 2  # with which the command line ends
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """To another process goes also whether it was the disk; see `passing`."""
+        return type(self), self.args, {"__cause__": self.__cause__ if isinstance(self.__cause__, OSError) else None}
+
+
+AGAIN = "check the disk and the rights, and try again"  # where an error is `passing`
+
+
+def passing(error: Exception) -> OSError | None:
+    """The error, if the disk was at fault and not what the file holds: it may be gone the next time."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # those are said of damaged files
+        return error
+    return None
 
 
 def refusal(source: object, seen: str, expected: str, fix: str) -> InputError:

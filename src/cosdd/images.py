@@ -23,7 +23,7 @@ import numpy as np
 import tifffile
 
 from cosdd import __version__, lazy, omezarr, writing
-from cosdd.config import InputError, refusal
+from cosdd.config import AGAIN, InputError, passing, refusal
 from cosdd.lazy import Chunks, Lazy, Mapped, Pixels
 
 SUFFIXES = (".tif", ".tiff", ".png", ".npy", omezarr.SUFFIX)
@@ -522,6 +522,7 @@ def _library(path: Path) -> Iterator[None]:
     tifffile only logs that pages are missing and returns the rest: training would go on with half a file.
     """
     complaints: list[str] = []
+    disk: OSError | None = None
     logger = logging.getLogger("tifffile")
 
     def note(record: logging.LogRecord) -> bool:
@@ -538,17 +539,18 @@ def _library(path: Path) -> Iterator[None]:
     except (MemoryError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.ENOMEM:
             complaints.insert(0, str(error))
+            disk = passing(error)
         else:
             fix = "cut the image into parts, or use a machine with more memory"
-            raise refusal(path, "out of memory while it was read", "room for the whole image", fix) from None
+            raise refusal(path, "out of memory while it was read", "room for the whole image", fix) from error
     except Exception as error:  # decoders raise nearly every kind; only they run in here
         complaints.insert(0, str(error) or type(error).__name__)
     finally:
         logger.removeFilter(note)
     # a bad tag is harmless, except 270, which has the axes
     if complaints := [c for c in complaints if "TiffTag" not in c or "TiffTag 270 " in c]:
-        fix = "copy it again, or open it in Fiji and save it as TIFF"
-        raise refusal(path, f"cannot be read: {complaints[0]:.120}", "a complete image file", fix)
+        fix = AGAIN if disk else "copy it again, or open it in Fiji and save it as TIFF"
+        raise refusal(path, f"cannot be read: {complaints[0]:.120}", "a complete image file", fix) from disk
 
 
 def _write_npy(path: Path, data: Pixels, made: str) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from cosdd.config import AGAIN, passing, refusal
+
 KEPT_BYTES = 256 * 2**20  # of unpacked chunks, of all files together
 BLOCK_BYTES = 64 * 2**20  # pixels looked at together where a whole image is streamed, counted as float64
 
@@ -95,7 +97,10 @@ class Mapped:
 
     def cut(self, region: Sequence[range]) -> np.ndarray:
         """The pixels at these places along each axis, each range rising."""
-        mapped = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+        try:
+            mapped = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+        except (OSError, ValueError) as error:  # of a file that has become shorter
+            raise refusal(self.path, f"cannot be read: {error}", "the file as it was", AGAIN) from passing(error)
         return np.array(mapped[tuple(slice(along.start, along.stop, along.step) for along in region)])
 
 

@@ -124,7 +124,11 @@ def left(
     """
     todo = []
     for path in paths:
-        asked, finished = recipe_for(path), True
+        try:
+            asked, finished = recipe_for(path), True
+        except InputError:  # cannot be read: said in its turn, when the others are done
+            todo.append(path)
+            continue
         targets = [wanted.path(path, folder, suffix) for suffix in wanted.suffixes()]
         for target in targets:
             made = recipe.of(target) if target.exists() else None

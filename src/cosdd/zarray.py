@@ -24,7 +24,7 @@ import google_crc32c
 import imagecodecs
 import numpy as np
 
-from cosdd.config import InputError, refusal
+from cosdd.config import AGAIN, InputError, passing, refusal
 from cosdd.lazy import Chunks, Lazy
 
 COPY = "copy it again, or write it anew with the program that made it"
@@ -106,8 +106,8 @@ def open_array(folder: Path) -> Lazy:
             raise
         except Exception as error:  # decoders raise nearly every kind; only they run in here
             problem = " ".join(str(error).split()) or type(error).__name__
-            seen = f"chunk {' '.join(map(str, place))} cannot be read: {problem:.120}"
-            raise refusal(file, seen, "a complete store", COPY) from None
+            seen, disk = f"chunk {' '.join(map(str, place))} cannot be read: {problem:.120}", passing(error)
+            raise refusal(file, seen, "a complete store", AGAIN if disk else COPY) from disk
 
     return Lazy(Chunks(grid.shape, grid.dtype, grid.chunk, chunk))
 
