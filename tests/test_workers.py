@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,6 +149,34 @@ def test_what_a_worker_finds_at_fault_is_said_as_here(team, tmp_path):
     assert not list(tmp_path.glob(".*"))
     (tmp_path / "next").mkdir()
     spread(team, tmp_path / "next", 0)  # the team is ready for the next file
+
+
+def test_a_worker_whose_disk_fails_for_a_moment_costs_no_frame(team, tmp_path):
+    error = InputError("chunk 3 cannot be read")
+    error.__cause__ = OSError(5, "Input/output error")
+    with pytest.raises(InputError, match="chunk 3 cannot be read"):
+        spread(team, tmp_path, 99, error)
+    assert list(tmp_path.glob(".a.tif.*.frames/*.npz"))
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """Frames in whose midst somebody presses Ctrl-C, which reaches all processes of a terminal."""
+
+    def __call__(self, numbers):
+        for number in numbers:
+            signal.raise_signal(signal.SIGINT)
+            yield {"": np.full((1, 2, 2), number, np.float32)}
+
+
+def test_workers_leave_an_interrupt_to_the_first_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "_deaf", nullcontext)  # as on Windows, where it does not reach them
+    with (
+        workers.team(2, None) as team,
+        unfinished.opened(tmp_path, "a.tif", Recipe({}), 8, {"": np.dtype(np.float32)}, True) as work,
+    ):
+        assert list(team(Interrupted(), work))
+        assert work.missing() == []
 
 
 def test_gpus_are_taken_in_turn(monkeypatch):

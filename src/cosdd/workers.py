@@ -149,6 +149,7 @@ def _local(count: int) -> Iterator[Team]:
 
 def _serve(pipe: Connection, place: int, threads: int) -> None:
     """A process of `_local`: makes the blocks that it is sent, answers when each is on disk."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows hands nothing of `_deaf` down
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     _take_gpu(place)
