@@ -1,6 +1,8 @@
 """Denoised frames become files: bounded memory, nothing half-written, nothing wrapped around."""
 
+import io
 import tracemalloc
+import zipfile
 from functools import partial
 
 import numpy as np
@@ -203,6 +205,30 @@ def test_frames_that_a_power_cut_spoiled_are_made_again(tmp_path):
     stop_after(tmp_path, frames, like, 99, last := [])
     assert last == [2]
     np.testing.assert_array_equal(images.read(tmp_path / "in.tif").data, frames[:, 0])
+
+
+@pytest.mark.parametrize("part", ["frames.npy", "clipped.npy"])
+def test_frames_that_somebody_made_large_take_no_memory(tmp_path, part):
+    frames, like = stack(tmp_path, 2)
+    how = {"wanted": SAME} if part == "clipped.npy" else {}
+    with pytest.raises(Stopped):
+        stop_after(tmp_path, frames, like, 1, [], **how)
+    (file,) = next(tmp_path.iterdir()).glob("*.npz")
+    with zipfile.ZipFile(file) as there:
+        parts = {name: there.read(name) for name in there.namelist()}
+    parts[part] = io.BytesIO()
+    np.save(parts[part], np.zeros(2**26, np.uint8))
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as spoiled:
+        for name, content in parts.items():
+            spoiled.writestr(name, content if name != part else content.getvalue())
+    tracemalloc.start()
+    with pytest.raises(InputError, match="was damaged"):
+        stop_after(tmp_path, frames, like, 99, [], **how)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**22
+    stop_after(tmp_path, frames, like, 99, again := [], **how, overwrite=True)
+    assert again == [0]
 
 
 def test_the_fingerprint_of_a_file_or_a_store_is_that_of_its_content(tmp_path):

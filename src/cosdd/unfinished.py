@@ -8,6 +8,7 @@ a block of frames, one of a stack of usual length, and appears whole; nobody wri
 from __future__ import annotations
 
 import functools
+import math
 import os
 import re
 import secrets
@@ -86,19 +87,23 @@ class Unfinished:
         """How many pixels of a result did not fit into its integers."""
         column = list(self.kinds).index(ending)
         blocks = range(-(-self.count // self.step))
-        return sum(int(self._read(block, _CLIPPED)[column]) for block in blocks)
+        shape, kind = (len(self.kinds),), np.dtype(np.int64)
+        return sum(int(self._read(block, _CLIPPED, shape, kind)[column]) for block in blocks)
 
     def result(self, ending: str, image: Image, spatial: str) -> Lazy:
         """All frames of a result in the axis order of the noisy image, read where they are needed."""
 
+        lengths, kind = dict(zip(image.axes, image.data.shape, strict=True)), self.kinds[ending]
+        shape = tuple(lengths.get(axis, 1) for axis in "C" + spatial)
+
         @functools.lru_cache(maxsize=1)
         def block(number: int) -> np.ndarray:
-            return self._read(number, _FRAMES + ending)
+            return self._read(number, _FRAMES + ending, (len(self.frames(number)), *shape), kind)
 
         def read(index: int) -> np.ndarray:
             return block(index // self.step)[index % self.step]
 
-        return images.from_frames(read, block(0).shape[1:], self.kinds[ending], image, spatial)
+        return images.from_frames(read, shape, kind, image, spatial)
 
     def _keep(self, block: int, made: list[Frame]) -> None:
         arrays, clipped = {}, []
@@ -112,13 +117,19 @@ class Unfinished:
             np.savez(file, allow_pickle=False, **arrays, **{_CLIPPED: np.array(clipped, np.int64)})
         os.replace(part, self._file(block))
 
-    def _read(self, block: int, name: str) -> np.ndarray:
-        path = self._file(block)
+    def _read(self, block: int, name: str, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+        """An array of a block. What its file says of its size is compared before memory is taken for it."""
+        path, size = self._file(block), math.prod(shape) * kind.itemsize
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return file[name]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            if isinstance(error, OSError) and error.errno:
+            with zipfile.ZipFile(path) as file, file.open(f"{name}.npy") as array:
+                np.lib.format.read_magic(array)
+                said = np.lib.format.read_array_header_1_0(array)
+                pixels = array.read(size + 1)  # to its end, where the checksum is looked at
+            if said != (shape, False, kind) or len(pixels) != size:
+                raise ValueError(f"{said} instead of {shape}")
+            return np.frombuffer(pixels, kind).reshape(shape)
+        except Exception as error:  # of a damaged file nearly every kind
+            if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
                 raise
             with suppress(OSError):
                 path.unlink()
@@ -167,7 +178,7 @@ def opened(
     try:
         yield work
     except BaseException as error:
-        at_fault = isinstance(error, InputError) and error.__cause__ is None  # with a cause, it is the disk
+        at_fault = isinstance(error, InputError) and error.__cause__ is None  # with a cause, it is the disk, or memory
         there = count - sum(len(work.frames(block)) for block in work.missing())
         if at_fault or not there:
             _remove(work.folder)
