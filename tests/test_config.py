@@ -17,6 +17,8 @@ def refused(*layers, preset="tiny") -> str:
     return message
 
 
+COSDD = {"method": "cosdd"}
+
 # ----------------------------------------------------------------------------------------------- presets
 
 PAPER_LADDER = {
@@ -109,6 +111,11 @@ def test_layers_are_left_as_they_were():
     assert config.build("small").model.levels == 6
 
 
+def test_settings_that_were_written_out_can_be_given_again():
+    built = config.build("tiny", COSDD)
+    assert config.build("tiny", built.model_dump()) == built
+
+
 def test_a_built_configuration_never_changes():
     with pytest.raises(ValueError, match="frozen"):
         config.build().train.lr = 1.0  # type: ignore[misc]
@@ -138,6 +145,12 @@ def test_a_built_configuration_never_changes():
         ({"preset": ["small"]}, "preset"),
         ({"preset": None}, "preset"),
         ({"method": ["cosdd"]}, "method"),
+        (COSDD | {"model": {"padding": "reflect"}}, "add --set model.padding=zeros, or --set model.start=empty"),
+        (COSDD | {"model": {"downsampling": "alternating"}}, "goes with downsampling every"),
+        (COSDD | {"model": {"levels": 9}}, "9 levels halve the image to one pixel of 512; expected at most 256"),
+        (COSDD | {"model": {"levels": 12, "start": "empty"}}, "one pixel of 2048"),
+        ({"preset": "large", "model": {"start": "wavelets"}}, "block plain, decoder_input features, downsampling"),
+        ({"preset": "large", "model": {"downsampling": "every"}}, "one pixel of 16384"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(layer, said):

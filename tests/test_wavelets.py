@@ -216,9 +216,9 @@ def test_the_direct_denoiser_starts_from_the_noisy_image():
 
 def test_the_noise_decoder_learns_alone_at_first():
     """Else what it cannot explain yet of the noise would be explained by the latents, for good."""
-    net = shaken(network(latents_from=0.2, direct=False))
     x = torch.randn(2, 1, 16, 16)
-    for progress, silent in ((0.1, {"ladder"}), (0.3, set())):
+    for start, progress, silent in (("wavelets", 0.1, {"ladder"}), ("wavelets", 0.3, set()), ("empty", 0.1, set())):
+        net = shaken(COSDD(settings(start=start, latents_from=0.2, direct=False).model))
         net.zero_grad(set_to_none=True)
         net(x, progress)["loss"].backward()
         parts = {name.split(".")[0] for name, p in net.named_parameters() if p.grad is None}

@@ -81,7 +81,8 @@ class Model(Section):
     start: Literal["empty", "wavelets"] = Field(
         default="empty",
         description="What the latents hold before training: nothing (paper), or the Haar wavelets of the image, "
-        "weighed against the measured noise (docs/training.md); then every level halves the image, blocks are plain.",
+        "weighed against the measured noise (docs/training.md); then every level halves the image, blocks are plain "
+        "and pad with zeros.",
     )
     levels: int = Field(default=5, ge=1, le=20, description="Levels of the latent hierarchy.")
     downsampling: Literal["alternating", "every", "after_first"] = Field(
@@ -142,14 +143,6 @@ class Model(Section):
     def _axis_exists(self) -> Model:
         if self.noise_axis not in ("none", *"xyz"[: self.dimensions]):
             raise ValueError(f"noise_axis {self.noise_axis} does not exist in {self.dimensions} dimension(s)")
-        return self
-
-    @model_validator(mode="after")
-    def _wavelets_have_their_own(self) -> Model:
-        if self.start == "wavelets" and (self.block, self.decoder_input) != ("plain", "features"):
-            raise ValueError(
-                "block supplement and decoder_input latent need latents that start empty: add --set model.start=empty"
-            )
         return self
 
 
@@ -323,9 +316,40 @@ def build(preset: str = "tiny", *layers: Mapping[str, Any]) -> Config:
             else:
                 values[section] = settings
     try:
-        return Config.model_validate(values | {"preset": preset})
+        built = Config.model_validate(values | {"preset": preset})
     except ValidationError as error:
         raise InputError(_one_line(error)) from None
+    if built.method == "cosdd":
+        _refuse_contradictions(built.model)
+    return built
+
+
+# What start wavelets decides by itself, and the widest patch of the image for one pixel of the coarsest level.
+_WAVELETS = {"block": "plain", "decoder_input": "features", "downsampling": "every", "padding": "zeros"}
+_LARGEST_STRIDE = {1: 1024, 2: 256, 3: 128}
+
+
+def _refuse_contradictions(model: Model) -> None:
+    """Raise InputError where settings that are fine one by one do not go together. Old model files are not asked."""
+    halvings = {"every": model.levels, "after_first": model.levels - 1, "alternating": model.levels // 2}
+    stride = 2 ** halvings[model.downsampling]
+    if model.start == "wavelets":
+        stride = 2**model.levels
+        own = {
+            name: value
+            for name, value in _WAVELETS.items()
+            if getattr(model, name) not in (value, Model.model_fields[name].default)
+        }
+        if own:
+            raise InputError(
+                f"settings model: start wavelets goes with {', '.join(f'{n} {v}' for n, v in own.items())}: "
+                f"add {' '.join(f'--set model.{n}={v}' for n, v in own.items())}, or --set model.start=empty"
+            )
+    if stride > (most := _LARGEST_STRIDE[model.dimensions]):
+        raise InputError(
+            f"settings model: {model.levels} levels halve the image to one pixel of {stride}; expected at most {most} "
+            "in this many dimensions: lower --set model.levels"
+        )
 
 
 def from_assignments(assignments: Sequence[str]) -> dict[str, Any]:

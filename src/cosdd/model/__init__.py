@@ -105,7 +105,8 @@ class COSDD(nn.Module):
             return (values * trusted).sum() / trusted.sum().clamp_min(1)
 
         # Wavelets speak from the start. What the noise decoder could not explain yet would go into them, for good.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and progress >= self.settings.latents_from):
+        alone = self.centred and progress < self.settings.latents_from
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not alone):
             code, kl_sums = self.ladder.top_down(self.ladder.bottom_up(x), draw)
         kl_levels = torch.stack(kl_sums) / x.numel()
         nll = mean(self.noise.nll(x, code))
