@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import json
 import os
 import random
 import signal
@@ -15,7 +16,7 @@ import tifffile
 import tiny
 import torch
 
-from cosdd import config, snapshot, training
+from cosdd import config, snapshot, tensorfile, training
 from cosdd.checkpoint import load
 from cosdd.config import InputError
 
@@ -137,6 +138,18 @@ def test_a_damaged_snapshot_is_refused(begun, tmp_path):
         path.write_bytes(whole[:at] + bytes([rng.randrange(256)]) + whole[at + 1 :])
         with contextlib.suppress(InputError):  # anything else would reach the user as a traceback
             snapshot.restore(begun, path)
+
+
+def test_a_snapshot_of_an_older_version_is_not_called_damaged(begun, tmp_path):
+    path = tmp_path / "model.run.safetensors"
+    snapshot.save(begun, path)
+    with tensorfile.opened(path) as file:
+        header = json.loads(file.metadata["cosdd"])
+        tensors = file.tensors()
+    del header["counters"]["lr_scale"]  # which they did not know
+    tensorfile.write(path, tensors, {"format": "cosdd-run-1", "cosdd": json.dumps(header)})
+    with pytest.raises(InputError, match="another version of cosdd: go on with that one, or start"):
+        snapshot.restore(begun, path)
 
 
 def test_a_run_that_has_ended_does_nothing_more(begun):

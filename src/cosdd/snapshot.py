@@ -19,7 +19,7 @@ from cosdd import tensorfile
 from cosdd.config import Config, InputError
 from cosdd.training import Run
 
-FORMAT = "cosdd-run-1"
+FORMAT = "cosdd-run-2"  # a new one whenever what a run needs, or does, is another
 COUNTERS = ("step", "seconds", "skipped", "skipped_in_a_row", "best_evidence", "waited", "lr_scale", "history")
 LARGEST_SHARE = 0.02  # of the time may go into writing snapshots
 
@@ -52,8 +52,9 @@ def restore(run: Run, path: Path) -> None:
     anew = f"start anew with --overwrite, or remove {path}"
     try:
         with tensorfile.opened(path) as file:
-            if file.metadata.get("format") != FORMAT:
-                raise InputError(f"{path}: not a snapshot that this cosdd can continue: {anew}")
+            if (found := file.metadata.get("format", "")) != FORMAT:
+                other = "begun by another version of cosdd: go on with that one, or "
+                raise InputError(f"{path}: {other if found.startswith('cosdd-run-') else 'no snapshot: '}{anew}")
             header = json.loads(file.metadata["cosdd"])
             _refuse_other_runs(run, header, path, anew)
             tensors = _checked(run, file)
