@@ -167,9 +167,9 @@ def _layers(
     if method is not None:
         layers.append({"method": method})
     if budget is not None:
-        layers.append({"train": {"time": budget}})
+        layers.append(config.from_option("--time", "train", "time", budget))
     if seed is not None:
-        layers.append({"train": {"seed": seed}})
+        layers.append(config.from_option("--seed", "train", "seed", seed))
     layers.append(config.from_assignments(settings or []))
     return layers
 

@@ -366,6 +366,16 @@ def from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def from_option(option: str, section: str, field: str, value: Any) -> dict[str, Any]:
+    """A setting that has an option of its own. Raises InputError, which names that."""
+    settings = {section: {field: value}}
+    try:
+        build("tiny", settings)
+    except InputError as error:
+        raise InputError(str(error).replace(f"setting {section}.{field}=", f"{option} ", 1)) from None
+    return settings
+
+
 def from_options(assignments: Sequence[str]) -> dict[str, Any]:
     """Turn ``["gain=0.01", "axis=y"]`` into options of a simulation."""
     return dict(_assigned(assignment, "option=value, for example --set gain=0.01") for assignment in assignments)
