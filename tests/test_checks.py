@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cosdd import checks, simulate
+from cosdd import checks, metrics, simulate
 from cosdd.data import measure
 from cosdd.specimen import specimen
 
@@ -95,6 +95,24 @@ def test_the_gain_is_estimated_from_measured_noise_and_stated_uncertainty():
     assert examined(CLEAN).gain is None
 
 
+def test_the_error_of_the_best_blur_is_known_without_the_clean_image():
+    blurred, _ = metrics.best_gaussian(NOISY, CLEAN)
+    error = float(np.sqrt(np.mean((blurred - CLEAN) ** 2)))
+    for times, expected in ((0.5, "green"), (1.1, "yellow"), (1.5, "red")):
+        found = examined(CLEAN, std=np.full_like(CLEAN, times * error))
+        (check,) = (check for check in found.answers if "blur" in check.question)
+        assert check.figure == pytest.approx(-20 * np.log10(times), abs=0.9)
+        assert check.light == expected, check
+    assert not any("blur" in check.question for check in examined(CLEAN).answers)  # nothing is stated
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(checks.FEW_STEPS - 1, "yellow"), (checks.FEW_STEPS, "green")])
+def test_a_model_that_is_barely_trained_is_named(steps, expected):
+    noisy = NOISY[:, None]
+    found = checks.examine(noisy, CLEAN[:, None], None, "x", measure([noisy]), steps=steps)
+    assert light(found, "trained") == expected
+
+
 def test_images_unlike_the_training_images_are_named():
     other = measure([NOISY[:, None] * 10 + 50])
     assert light(examined(CLEAN, trained_on=other), "made for") == "red"
@@ -120,6 +138,11 @@ def test_the_page_on_the_report_names_the_limits_in_use():
     assert limits["Is the noise gone?"] == (f"a factor {checks.REMOVED[0]} either way", f"{checks.REMOVED[1]}")
     assert limits["Is the structure intact?"] == tuple(f"{limit:.2f}".lstrip("0") for limit in checks.STRUCTURE)
     assert limits["Is the brightness kept?"] == tuple(f"{limit:g}".lstrip("0") for limit in checks.BIAS)
+    assert limits["Is it better than a blur?"] == (
+        f"{-checks.BLUR[0]} dB better".lstrip("0"),
+        f"{checks.BLUR[1]:g} dB worse",
+    )
+    assert limits["Was it trained?"][0] == f"fewer than {checks.FEW_STEPS} updates"
     yellow, red = limits["Was the model made for this image?"]
     assert yellow == f"{checks.OTHER_MEAN[0]:g} standard deviations, a factor {checks.OTHER_SPREAD[0]:g}".lstrip("0")
     assert red == f"{checks.OTHER_MEAN[1]:g}, {checks.OTHER_SPREAD[1]:g}"

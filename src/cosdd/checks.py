@@ -31,6 +31,9 @@ FEW = 100  # pixels in a class of brightness; fewer are no evidence
 REMOVED = (1.25, 1.7)  # factor between the noise that was taken away and the noise that is there, either way
 STRUCTURE = (0.06, 0.15)  # correlation of the residual across the noise axis
 BIAS = (0.1, 0.25)  # mean of the residual at a brightness, in standard deviations of the residual
+BLUR = (-0.2, 1.0)  # decibels by which the best Gaussian filter is better
+SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # of the filters tried, pixels
+FEW_STEPS = 300  # of training: below this no method has learned much
 OTHER_MEAN, OTHER_SPREAD = (0.5, 3.0), (1.5, 4.0)  # in standard deviations of the training images; as a factor
 
 
@@ -64,11 +67,12 @@ def examine(
     noise_axis: str,
     trained_on: Statistics,
     inspected: inspection.Inspection | None = None,
+    steps: int | None = None,
 ) -> Checks:
     """Check (n, c, *space) images in grey values, at least two-dimensional, of one file.
 
     std: posterior standard deviation, where there is one. noise_axis: "x", "y", "z" or "none" (then x).
-    inspected: what `inspect` found in the noisy file.
+    inspected: what `inspect` found in the noisy file. steps: of the training.
     """
     axis = {"x": -1, "y": -2, "z": -3, "none": -1}[noise_axis]
     defects = outliers.measure(data.pieces([noisy], 1 << 20))
@@ -89,11 +93,15 @@ def examine(
         _bias(*curves[worst]),
         likeness(noisy, trained_on),
     ]
+    left = variance.mean((0, *range(2, variance.ndim)))
+    if floor is not None and left.min() > 0:
+        checks.append(_blur(floor, noisy, denoised, left))
+    if steps is not None:
+        checks.append(_training(steps))
     if inspected is not None:
         checks.append(_axis(inspected, noise_axis))
     shown = int(np.argmax(across[:, 1 : 1 + ACROSS].max(1)))
-    left = float(variance.mean())
-    gain = None if noise is None or not left > 0 else float(10 * np.log10(max(noise.mean(), 1e-12) / left))
+    gain = None if noise is None or not left.min() > 0 else float(10 * np.log10(max(noise.mean(), 1e-12) / left.mean()))
     return Checks(tuple(checks), along[shown], across[shown], *curves[worst], gain)
 
 
@@ -172,6 +180,41 @@ def _bias(brightness: np.ndarray, bias: np.ndarray, spread: np.ndarray) -> Check
         f"grey values are {words[light]}: by at most {bias[worst]:+.3g} (around {brightness[worst]:.4g}), "
         f"{relative[worst]:.2f} standard deviations of the noise",
     )
+
+
+def _blur(floor: noisefloor.NoiseFloor, noisy: np.ndarray, denoised: np.ndarray, left: np.ndarray) -> Check:
+    """The error that the model states, against that of the best Gaussian filter, which noisy images tell.
+
+    A filter h is linear, so its mean squared error is known but for the truth (Stein): that to the noisy image, less
+    the variance of the noise, plus twice what h leaves of it, the sum of h times the autocovariance of the noise.
+    A few per cent of error in the measured variance are a good half of a decibel.
+    """
+    behind = []
+    for c, stated in enumerate(left):
+        at = np.quantile(denoised[:, c], (np.arange(20) + 0.5) / 20)  # brightness of the pixels
+        covariance = np.stack([np.interp(at, floor.signal[c], lag).mean() for lag in floor.covariance[c].T])
+        best = covariance[0]
+        for sigma in SIGMAS:
+            kernel = np.exp(-0.5 * (np.arange(len(covariance)) / sigma) ** 2)
+            kernel /= 2 * kernel.sum() - 1
+            stays = kernel[0] * (2 * (kernel * covariance).sum() - kernel[0] * covariance[0])
+            moved = ndimage.gaussian_filter(noisy[:, c], sigma, axes=(-2, -1)) - noisy[:, c]
+            best = min(best, float(np.mean(moved**2)) - covariance[0] + 2 * stays)
+        behind.append(float(10 * np.log10(stated / max(best, 1e-3 * stated))))
+    worst = max(behind)
+    light = _light(worst, BLUR)
+    words = {
+        "green": "better than the best Gaussian filter would be, by what the model states",
+        "yellow": "hardly better than the best Gaussian filter: train for longer, or use more images",
+        "red": "worse than the best Gaussian filter: train for longer, or use more images",
+    }
+    return Check("Is it better than a blur?", light, -worst, f"{words[light]} ({-worst:+.1f} dB of PSNR)")
+
+
+def _training(steps: int) -> Check:
+    enough = steps >= FEW_STEPS
+    words = "it was trained" if enough else "barely: train for longer, on a machine that is not busy"
+    return Check("Was it trained?", "green" if enough else "yellow", steps, f"{words} ({steps} steps)")
 
 
 def likeness(noisy: Pixels, trained_on: Statistics) -> Check:

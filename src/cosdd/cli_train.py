@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from cosdd.data import Ready
     from cosdd.training import Run
 
-FEW_STEPS = 300  # below this no method has learned much
-
 
 def train(
     context: typer.Context,
@@ -219,5 +217,7 @@ def _interruptible(run: Run, saved: Path) -> Iterator[None]:
 
 
 def _note_few(steps: int) -> None:
+    from cosdd.checks import FEW_STEPS
+
     if steps < FEW_STEPS:
         out.print(f"only {steps} steps: barely trained; give it a longer --time, on a machine that is not busy")

@@ -106,7 +106,10 @@ def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str],
     std = np.stack([result.std for result in results if result.std is not None])
     samples = np.stack([result.samples for result in results if result.samples is not None], 1) if draws else None
     model = denoiser.checkpoint.settings.model
-    found = checks.examine(frames, mean, std, model.noise_axis, denoiser.checkpoint.statistics, checks.inspected(image))
+    trained = denoiser.checkpoint
+    found = checks.examine(
+        frames, mean, std, model.noise_axis, trained.statistics, checks.inspected(image), trained.steps
+    )
     text = _filled(denoiser, image, shown, frames, mean, std, samples, found, facts)
     yield 0.99
     with writing.whole(path) as part:
