@@ -10,9 +10,10 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
-from cosdd import evaluation, metrics
+from cosdd import evaluation, metrics, simulate
 from cosdd.cli import app
 from cosdd.config import InputError
+from cosdd.specimen import specimen
 
 
 @pytest.fixture
@@ -177,3 +178,40 @@ def test_memory_holds_a_few_images_however_many_there_are(tmp_path, monkeypatch)
     tracemalloc.stop()
     assert found.images == 100
     assert peak < noisy.nbytes / 2
+
+
+def test_frames_of_different_scenes_are_no_reference(files):
+    rng = np.random.default_rng(5)
+    scenes = 500 * specimen(8, 64, 0)
+    for name, clean in (("moving", scenes), ("still", np.repeat(scenes[:1], 8, 0))):
+        noisy = simulate.row_ar(clean, rng, gain=0, row_std=100, correlation=0.6, offset_std=50)
+        tifffile.imwrite(files / f"{name}.tif", noisy.astype(np.float32), metadata={"axes": "TYX"})
+    done = cosdd("moving.tif", "moving.tif", "--frames")
+    assert done.exit_code == 0
+    assert "warning: these frames do not show one still scene" in done.output
+    assert "warning" not in cosdd("still.tif", "still.tif", "--frames").output
+    assert "one still scene" in json.loads(cosdd("moving.tif", "moving.tif", "--frames", "--json").output)["doubt"]
+    assert json.loads(cosdd("still.tif", "still.tif", "--frames", "--json").output)["doubt"] is None
+
+
+def test_an_error_below_zero_is_doubted(files, scene):
+    _, frames, _ = scene
+    drifting = frames.mean(0) + 30 * np.random.default_rng(6).normal(size=(12, 1, 48)) + 0 * frames  # columns share it
+    tifffile.imwrite(files / "drifting.tif", drifting.astype(np.float32), metadata={"axes": "TYX"})
+    tifffile.imwrite(files / "mean.tif", (0 * frames + drifting.mean(0)).astype(np.float32), metadata={"axes": "TYX"})
+    done = cosdd("mean.tif", "drifting.tif", "--frames")
+    assert "below zero" in done.output
+    assert "warning" not in cosdd("denoised.tif", "noisy.tif", "--frames").output
+
+
+def test_what_denoise_wrote_beside_is_not_scored(files, scene):
+    _, frames, denoised = scene
+    for folder, stack, ends in (("out", denoised, ("", "_std", "_sample1", "_sample12")), ("in", frames, ("",))):
+        (files / folder).mkdir()
+        for index, end in ((index, end) for index in range(3) for end in ends):
+            name = files / folder / f"{index}{end}.tif"
+            tifffile.imwrite(name, stack[index].astype(np.float32), metadata={"axes": "YX"})
+    assert json.loads(cosdd("out", "in", "--frames", "--json").output)["images"] == 3
+    assert json.loads(cosdd("out/*.tif", "in", "--json").output)["images"] == 3
+    (files / "out" / "2.tif").unlink()  # alone it is an image like others
+    assert "no partner for" in str(cosdd("out", "in", "--frames").exception)

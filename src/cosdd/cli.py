@@ -224,14 +224,14 @@ def evaluate(
     overwrite: commands.Overwrite = False,
 ) -> None:
     """Score denoised images: PSNR by its conventions, SSIM; against clean images, or against other frames."""
-    from cosdd import checkpoint, evaluation, images
+    from cosdd import checkpoint, evaluation
 
     if csv_file is not None:
         checkpoint.refuse_existing(csv_file, overwrite)
         checkpoint.refuse_unwritable(csv_file)
     if frames and noisy is not None:
         raise InputError("--noisy: with --frames the reference is what was denoised: leave out --noisy")
-    names = images.find([denoised])
+    names = evaluation.find(denoised)
     estimates = evaluation.read_planes(denoised, axes=axes)
     truth = evaluation.read_planes(reference, names, axes)
     before = None if noisy is None else evaluation.read_planes(noisy, names, axes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from cosdd.images import Image
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 SSIM_EDGE = 11  # pixels; smaller images have no SSIM
+MOVING = 0.5  # share of the structure that differs from frame to frame: more is no still scene
+BESIDE = re.compile(r"(.+)_(std|sample\d+)")  # what `denoise` writes beside an image: no denoised images
 
 MEANING = {
     "psnr_range": "PSNR (dB), peak = {range}",
@@ -65,6 +68,24 @@ class Evaluation:
     scores: dict[str, dict[str, Score]]
     gaussian_sigma: float | None  # pixels, chosen with the reference
     per_image: dict[str, dict[str, list[float]]]
+    moving: float | None = None  # with frames: share of their structure that differs, at least
+
+    def doubt(self) -> str | None:
+        """Why the scores against other frames are not to be believed, where they are not."""
+        if self.moving is not None and self.moving > MOVING:
+            return (
+                f"these frames do not show one still scene: at least {self.moving:.0%} of their structure differs "
+                "from one to the other, so the scores say nothing. Compare with clean images, or with frames "
+                "where nothing moves"
+            )
+        for name, found in self.scores.items() if self.reference == "frames" else ():
+            for metric, score in found.items():
+                if metric.endswith("mse") and score.high is not None and score.high < 0:
+                    return (
+                        f"{metric} of {name} is below zero, as no error is: do these frames show one still scene, and "
+                        "is the noise of each its own?"
+                    )
+        return None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -72,6 +93,7 @@ class Evaluation:
             "reference": self.reference,
             "range": self.data_range,
             "gaussian_sigma": self.gaussian_sigma,
+            "doubt": self.doubt(),
             "scores": {
                 name: {metric: score.to_json() for metric, score in scores.items()}
                 for name, scores in self.scores.items()
@@ -99,7 +121,8 @@ class Evaluation:
                 f"gaussian: the best Gaussian filter of the noisy image, sigma {self.gaussian_sigma:.2g} pixels, "
                 "chosen with the reference"
             )
-        return [f"{against}{interval}", *table, *notes]
+        doubt = self.doubt()
+        return [f"{against}{interval}", *table, *notes, *([f"warning: {doubt}"] if doubt else [])]
 
     def rows(self) -> list[dict[str, str | float | int]]:
         """One row per candidate and image, for a spreadsheet."""
@@ -131,13 +154,20 @@ class Planes:
 Stack = np.ndarray | Planes
 
 
+def find(source: str | Path) -> list[Path]:
+    """The images meant, without the standard deviations and samples that `denoise` wrote beside them."""
+    paths = images.find([source])
+    names = {_name(path) for path in paths}
+    return [path for path in paths if not ((beside := BESIDE.fullmatch(_name(path))) and beside[1] in names)]
+
+
 def read_planes(source: str | Path, like: Sequence[Path] = (), axes: str | None = None) -> Planes:
     """All 2-D images of a file, a folder or a pattern, (n, y, x), in the order of their names.
 
     They stay in their files. like: files of the same names, where several are meant: the images come in their order.
     Raises InputError where names or sizes do not fit together.
     """
-    paths = images.find([source])
+    paths = find(source)
     if len(like) > 1 and len(paths) > 1:
         by_name = {_name(path): path for path in paths}
         missing = [path for path in like if _name(path) not in by_name]
@@ -234,7 +264,31 @@ def evaluate(
         name: {metric: _interval(np.array(values), picks) for metric, values in found.items()}
         for name, found in per_image.items()
     }
-    return Evaluation(len(denoised), "frames" if frames else "clean", data_range, scores, sigma, per_image)
+    moving = _moving(reference) if frames else None
+    return Evaluation(len(denoised), "frames" if frames else "clean", data_range, scores, sigma, per_image, moving)
+
+
+def _moving(frames: Stack) -> float | None:
+    """Share of the structure of the frames that differs from one to the other, at least; None where too little shows.
+
+    What diagonal neighbours have in common is structure, as noise along x or y is independent there. In a still scene
+    the difference of two frames holds none.
+    """
+    shared, differing = [], []
+    for i in range(len(frames)):
+        one, other = (frames[j].astype(np.float64) for j in (i, (i + len(frames) // 2) % len(frames)))
+        shared.append((_diagonal(one) + _diagonal(other)) / 2)
+        differing.append(_diagonal(one - other) / 2)
+    structure, error = float(np.mean(shared)), (np.array([np.std(shared), np.std(differing)]) / len(frames) ** 0.5)
+    if not structure > 4 * error.sum():
+        return None
+    return float(np.clip((np.mean(differing) - 2 * error[1]) / structure, 0, 1))
+
+
+def _diagonal(image: np.ndarray) -> float:
+    """Covariance of diagonal neighbours."""
+    rest = image - image.mean()
+    return float(np.mean(rest[1:, 1:] * rest[:-1, :-1] + rest[1:, :-1] * rest[:-1, 1:]) / 2)
 
 
 Judge = Callable[..., dict[str, list[float]]]
