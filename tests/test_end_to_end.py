@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -171,6 +172,10 @@ def test_demo_writes_pictures_model_and_summary(tmp_path):
         "noisy_test.tif",
         "clean_test.tif",
     } <= names
+    line = next(line for line in done.stdout.splitlines() if "cosdd evaluate" in line)
+    assert "--overwrite" in next(line for line in done.stdout.splitlines() if "barely trained" in line)
+    scores = json.loads(process(*shlex.split(line.split("cosdd ")[1]), "--json").stdout)["scores"]["denoised"]
+    assert scores["psnr_range"]["mean"] == pytest.approx(summary["psnr_denoised"], abs=0.01)
     again = process("demo", "-o", tmp_path / "demo", *TINY)
     assert again.returncode == 2
     assert "--overwrite" in again.stderr
@@ -197,6 +202,11 @@ def _save(path: Path, array: np.ndarray) -> Path:
     return path
 
 
+def _cut(path: Path) -> Path:
+    path.write_bytes(path.read_bytes()[:-100])
+    return path
+
+
 def _noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(1).normal(100, 10, shape).astype(np.float32)
 
@@ -210,6 +220,13 @@ BAD_TRAINING = {
     "missing file": (lambda d: [d / "none.tif"], "none.tif"),
     "not an image": (lambda d: [(d / "a.txt").write_text("hello") and d / "a.txt"], "a.txt"),
     "broken tiff": (lambda d: [(d / "a.tif").write_bytes(b"hello") and d / "a.tif"], "a.tif"),
+    "jpeg": (lambda d: [(d / "a.jpg").write_bytes(b"hello") and d / "a.jpg"], "use the raw data"),
+    "cut short": (lambda d: [_cut(_save(d / "a.tif", _noise(3, 40, 40)))], "a.tif: cannot be read: the file is cut"),
+    "one of a folder": (
+        lambda d: [_cut(_save(d / "a.tif", _noise(40, 40))) and _save(d / "b.tif", _noise(40, 40)) and d],
+        "a.tif: cannot be read: the file is cut short; expected a complete image file; copy it again, or open it in "
+        "Fiji and save it as TIFF, or leave it out",
+    ),
     "empty folder": (lambda d: [d], "in"),
     "wrong axes": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--axes", "YX"], "--axes"),
     "repeated axes": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--axes", "YYX"], "YYX"),
@@ -256,6 +273,9 @@ def test_bad_training_input_is_one_line_and_leaves_nothing(case, tmp_path, capsy
 BAD_DENOISING = {
     "missing model": (lambda d, m, s: [d / "none.safetensors", s], "none.safetensors"),
     "not a model": (lambda d, m, s: [s, s], "not a model"),
+    "images first": (lambda d, m, s: [s, m], "the model comes first, as in cosdd denoise MODEL IMAGES"),
+    "folder first": (lambda d, m, s: [d, m], "the model comes first"),
+    "a file to write": (lambda d, m, s: [m, s, "-o", d / "a.ome.tif"], "-o is a folder"),
     "other channels": (lambda d, m, s: [m, _save(d / "c.tif", _noise(2, 40, 40)), "--axes", "CYX"], "channel"),
     "no rows": (lambda d, m, s: [m, _save(d / "l.tif", _noise(1, 400)), "--axes", "TX"], "--axes TX"),
     "nan": (lambda d, m, s: [m, _save(d / "n.tif", _with(_noise(40, 40), np.nan))], "NaN"),

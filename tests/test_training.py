@@ -500,4 +500,16 @@ def test_python_shows_doubts_and_progress_unless_quiet(capsys):
     settings = {"train": {"crop": 16, "batch": 2}, "blind_row": {"features": [4]}}
     for quiet in (True, False):
         cosdd.train(texture, noise_axis="x", steps=2, settings=settings, quiet=quiet)
-        assert ("note: more than half" in capsys.readouterr().out) == (not quiet)
+        shown = capsys.readouterr().out
+        for note in ("note: more than half", "note: only 2 steps: barely trained; train again with a longer time"):
+            assert (note in shown) == (not quiet)
+
+
+def test_a_model_and_a_result_are_shown_in_a_line(tmp_path):
+    noisy = stripes(3)[:, 0]
+    model = cosdd.train(noisy, noise_axis="x", steps=1, settings={"blind_row": {"features": [4]}}, quiet=True)
+    assert repr(model).startswith("Denoiser(method blind-row, noise axis x, YX images of 1 channel(s), trained 1 steps")
+    assert repr(model.denoise(noisy)) == "Result(mean (3, 32, 32), std (3, 32, 32), float32)"
+    model.save(tmp_path / "m.safetensors")
+    with pytest.raises(InputError, match="overwrite=True"):
+        model.save(tmp_path / "m.safetensors")

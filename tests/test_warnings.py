@@ -1,5 +1,6 @@
 """What speaks against a good result is said by the command that is about to make it, and what to do about it."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def said(capsys: pytest.CaptureFixture[str], *command: object) -> list[str]:
             cli.main()
     written = capsys.readouterr()
     assert end.value.code in (0, None), written.err
-    lines = " ".join(written.out.split()).split("note: ")[1:]
+    lines = re.split("note: |warning: ", " ".join(written.out.split()))[1:]
     return [line for line in lines if "updates" not in line]  # of two updates nobody expects much
 
 
@@ -77,8 +78,35 @@ def test_images_unlike_those_of_the_training_are_said(capsys, tmp_path):
     trained(capsys, tmp_path, NOISY, "--noise-axis", "x")
     tifffile.imwrite(tmp_path / "other.tif", NOISY // 8, metadata={"axes": "TYX"})
     command = ("denoise", tmp_path / "a.safetensors", tmp_path / "other.tif", "-o", tmp_path / "out")
-    (note,) = said(capsys, *command)
+    note, at_the_end = said(capsys, *command)
     assert "not like the training images: train a model on them" in note
+    assert "other.tif" in at_the_end
+    assert "do not trust" in at_the_end
+
+
+def test_what_rounding_loses_is_said(capsys, tmp_path):
+    few = np.random.default_rng(2).poisson(0.5 * CLEAN / CLEAN.max()).astype(np.uint8)
+    trained(capsys, tmp_path, few, "--noise-axis", "none")
+    command = ("denoise", tmp_path / "a.safetensors", tmp_path / "a.tif", "-o", tmp_path / "out", "--overwrite")
+    (note,) = said(capsys, *command, "--dtype", "same")
+    assert "leave out --dtype same" in note
+    assert said(capsys, *command) == []
+
+
+def test_many_images_of_few_pixels_are_wondered_at(capsys, tmp_path):
+    frames = np.tile(NOISY, (3, 1, 1))[:20, :, :64]
+    notes = trained(capsys, tmp_path, frames, "--noise-axis", "none", "--axes", "XYT")
+    assert any("X 20 pixels long and T a count of 64" in note and "swap X and T" in note for note in notes)
+    notes = trained(capsys, tmp_path, frames, "--noise-axis", "none", "--axes", "TYX", "--overwrite")
+    assert not any("swap" in note for note in notes)
+
+
+def test_colour_pixels_are_said_to_be_interpolated(capsys, tmp_path):
+    rgb = np.stack([NOISY[0] // 16] * 3, -1).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "rgb.tif", rgb, photometric="rgb")
+    budget = ("--set", "train.steps=1", "--set", "train.crop=32", "--noise-axis", "x")
+    notes = said(capsys, "train", tmp_path / "rgb.tif", "-o", tmp_path / "rgb.safetensors", *budget)
+    assert any("correlated along both axes" in note and "use the raw data" in note for note in notes)
 
 
 def test_dark_pixels_of_photon_counters_are_no_wall(capsys, tmp_path):

@@ -54,7 +54,7 @@ def train(
     """
     from contextlib import nullcontext
 
-    from cosdd import data, progress, training
+    from cosdd import checks, data, progress, training
     from cosdd.denoise import Denoiser
 
     train_settings = {"time": time, "steps": steps, "seed": seed}
@@ -76,7 +76,10 @@ def train(
     except KeyboardInterrupt:
         if not run.step:
             raise
-    return Denoiser(training.finish(run))
+    trained = training.finish(run)
+    if not quiet and trained.steps < checks.FEW_STEPS:
+        progress.out.print(f"note: only {trained.steps} steps: barely trained; train again with a longer time")
+    return Denoiser(trained)
 
 
 def load(path: str | Path) -> Denoiser:

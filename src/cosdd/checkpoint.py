@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 
-from cosdd import __version__, config, tensorfile
+from cosdd import __version__, config, images, tensorfile
 from cosdd.config import InputError
 from cosdd.data import Statistics
 from cosdd.model import COSDD, BlindRow, build
 
 FORMAT_VERSION = 3
 OLDEST = 2  # format that is still read
+FIRST = "cosdd denoise MODEL IMAGES"
 # Tensors that files of format 2 do not have yet. Their initial values mean: nothing of the kind.
 SINCE_3 = {f"noise.{name}" for name in ("bend", "log_wave", "pitch", "knots", "frequency")}
 
@@ -65,7 +66,7 @@ def save(checkpoint: Checkpoint, path: str | Path, overwrite: bool = False) -> N
 def refuse_existing(path: Path, overwrite: bool) -> None:
     """Raise InputError where ``path`` exists and must not be replaced."""
     if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists already: choose another name or add --overwrite")
+        raise InputError(f"{path}: exists already: choose another name or add --overwrite (in Python overwrite=True)")
 
 
 def refuse_unwritable(path: Path) -> None:
@@ -81,6 +82,8 @@ def load(path: str | Path) -> Checkpoint:
     Raises InputError where it is missing, no model of ours, damaged, or of a newer format.
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: not a model file, but a folder: the model comes first, as in {FIRST}")
     if not path.is_file():
         raise InputError(f"{path}: no such model file: make one with cosdd train IMAGES -o {path}")
     try:
@@ -111,6 +114,8 @@ def load(path: str | Path) -> Checkpoint:
                     raise InputError(f"{path}: tensor {name} is {entry.kind}, expected {value.dtype}")
             weights = file.tensors()
     except (tensorfile.Damaged, OSError) as error:
+        if path.suffix.lower() in images.SUFFIXES:
+            raise InputError(f"{path}: not a model file: the model comes first, as in {FIRST}") from None
         raise InputError(f"{path}: not a model file, or damaged ({_brief(error)})") from None
     with torch.random.fork_rng(devices=[]):
         network = build(settings)  # no larger than the file, now that it fits

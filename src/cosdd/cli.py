@@ -81,9 +81,10 @@ def denoise(
 ) -> None:
     """Write denoised images with the names, axes and pixel sizes of the noisy ones."""
     from cosdd import checks, images, outputs, recipe, workers
-    from cosdd.denoise import Denoiser
+    from cosdd.denoise import Denoiser, Result
     from cosdd.denoise import Settings as DenoiseSettings
 
+    commands.refuse_as_folder(output)
     wanted = outputs.Wanted(std=std, samples=save_samples, dtype=dtype, format=format_)
     if tile not in ("auto", "none") and not tile.isdecimal():
         raise InputError(f"--tile {tile}: expected auto, none, or pixels along the edge of a tile")
@@ -110,19 +111,26 @@ def denoise(
         out.print(f"{count - len(paths)} of {count} file(s) have their results already")
     team = context.with_resource(workers.team(processes, dask)) if paths else None
     began = time.perf_counter()
+    unlike: list[Path] = []
 
     def one(path: Path) -> list[str]:
         image = images.read(path, axes)
         frames = denoiser.frames(image)
         out.print(image.describe())
         like = checks.likeness(frames, denoiser.checkpoint.statistics)
+        if like.light == "red":
+            unlike.append(path)
         if like.light != "green":
-            out.print(f"note: {like.answer}")
+            out.print(f"{'warning' if like.light == 'red' else 'note'}: {like.answer}")
         taken: list[int] = []  # by this process
+        contrasts: list[float] = []
+
+        def look(part: Result) -> None:
+            taken.extend(part.taken)
+            contrasts.append(float(part.mean.std()))
 
         def made(numbers: Iterator[int]) -> Iterator[outputs.Frame | float]:
-            parts = commands.noted(denoiser.stream(frames, asked, numbers), lambda part: taken.extend(part.taken))
-            return outputs.by_name(parts, wanted)
+            return outputs.by_name(commands.noted(denoiser.stream(frames, asked, numbers), look), wanted)
 
         if team is None:
             fill = outputs.here(made)
@@ -132,10 +140,21 @@ def denoise(
         with progress.bar("denoising") as show:
             # A file with some of its results was being written when a run ended: they appear one after the other.
             written = outputs.write_all(fill, *result, show, overwrite or resume, anew=overwrite and not resume)
-        return written + ([f"mean of {commands.span(taken)} samples"] if any(taken) else [])
+        lines = [f"mean of {commands.span(taken)} samples"] if any(taken) else []
+        if dtype == "same" and image.data.dtype.kind != "f" and contrasts and max(contrasts) < 1:
+            lines.append(
+                f"note: the denoised image varies by {max(contrasts):.2g} grey levels (standard deviation), which "
+                "rounding loses: leave out --dtype same"
+            )
+        return written + lines
 
     failed = commands.each(paths, count, one)
     out.print(f"denoised {len(paths) - failed} of {len(paths)} file(s) in {time.perf_counter() - began:.0f} s")
+    if unlike:
+        out.print(
+            f"warning: {len(unlike)} of them, {unlike[0].name} for one, are not like the training images: do not trust "
+            "the results, train a model on them"
+        )
     commands.tell_failed(failed, count)
 
 
@@ -268,6 +287,7 @@ def simulate(
     from cosdd import images
     from cosdd import simulate as recipes
 
+    commands.refuse_as_folder(output)
     given = config.from_options(settings or [])
     paths = images.find(files)
     context.with_resource(writing.claim(output, [recipes.SUMMARY]))
@@ -307,6 +327,7 @@ def generate(
     from cosdd import generation, images, outputs, recipe
     from cosdd.denoise import Denoiser
 
+    commands.refuse_as_folder(output)
     edges = None if size is None else generation.Settings.parse_size(size)
     asked = generation.Settings(count=count, size=edges, seed=seed)
     wanted = outputs.WantedVersions(count, pair=not files, dtype=dtype)

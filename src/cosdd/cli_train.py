@@ -96,7 +96,8 @@ def train(
         + ": "
         + ", ".join(f"{name} {last[name]:.3f}" for name in training.SHOWN if name in last)
     )
-    _note_few(trained.steps)
+    if training.ended(run):
+        _note_few(trained.steps)
     if trained.settings.method != "cosdd":
         learned = Denoiser(trained).noise()
         for channel, noise in enumerate(learned):
@@ -147,6 +148,13 @@ def demo(
         f"next: cosdd denoise {commands.quoted(str(output / 'model.safetensors'))} "
         f"{commands.quoted(str(output / 'noisy_test.tif'))} -o {commands.quoted(str(output / 'again'))} --std",
         style="bold",
+    )
+    denoised, clean, noisy = (
+        commands.quoted(str(output / f"{name}.tif")) for name in ("denoised", "clean_test", "noisy_test")
+    )
+    out.print(
+        f"the same scores (PSNR with peak 1, not the range of each image), and others: cosdd evaluate {denoised} "
+        f"{clean} --noisy {noisy} --range 1"
     )
 
 
@@ -220,4 +228,7 @@ def _note_few(steps: int) -> None:
     from cosdd.checks import FEW_STEPS
 
     if steps < FEW_STEPS:
-        out.print(f"only {steps} steps: barely trained; give it a longer --time, on a machine that is not busy")
+        out.print(
+            f"only {steps} steps: barely trained; give the same command with a longer --time and --overwrite, on a "
+            "machine that is not busy"
+        )

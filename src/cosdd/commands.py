@@ -51,6 +51,17 @@ def how_many(samples: str) -> int | None:
     return None if samples == "auto" else int(samples)
 
 
+def refuse_as_folder(output: Path) -> None:
+    """Raise InputError where a file is named for a folder of results."""
+    from cosdd import images
+
+    if output.suffix.lower() in images.SUFFIXES and not (output.is_dir() and output.suffix.lower() != ".zarr"):
+        raise InputError(
+            f"-o {output}: -o is a folder, and each result has the name of its input: "
+            f"use -o {str(output.with_suffix('')).removesuffix('.ome')}, and --format for another kind of file"
+        )
+
+
 def noted(parts: Iterator[Any], note: Callable[[Any], None]) -> Iterator[Any]:
     """The same parts; all but the shares done are noted on their way."""
     for part in parts:

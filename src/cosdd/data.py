@@ -21,6 +21,7 @@ from cosdd.lazy import Pixels
 from cosdd.outliers import Outliers
 
 DEFAULT_CROP = {1: 1024, 2: 64, 3: 32}  # pixels along each edge, by dimensions
+SHORT_EDGE = 32  # pixels; an edge so short, of many images, may be the count of the images
 SMALLEST_EDGE = 12  # pixels; less holds no structure to tell from noise
 ENOUGH_FRAMES = 10  # to hold some out for validation
 FEW_PIXELS = 40_000  # for training, in all
@@ -325,7 +326,22 @@ def prepare(
     settings = config.build(preset, *layers, {"method": method, "model": found})
     frames = Frames.split(arrays, settings.train.validation, settings.train.seed, settings.train.outliers)
     notes = _doubts(arrays, found["noise_axis"], inspection, read[0]) + _left_out(frames)
+    if axes is not None:
+        notes = _odd_axes(read[0], spatial) + notes
     return Ready(settings, frames, tuple(read), inspection, notes)
+
+
+def _odd_axes(image: Image, spatial: str) -> tuple[str, ...]:
+    """A doubt about axes that a user gave, where the images are as small as their number is large."""
+    lengths = dict(zip(image.axes, image.data.shape, strict=True))
+    edge = min(spatial, key=lambda axis: lengths[axis])
+    count = max((axis for axis in image.axes if axis not in "C" + spatial), key=lambda axis: lengths[axis], default="")
+    if not count or lengths[edge] >= SHORT_EDGE or lengths[count] < 2 * lengths[edge]:
+        return ()
+    return (
+        f"--axes {image.axes} makes {edge} {lengths[edge]} pixels long and {count} a count of {lengths[count]} "
+        f"separate images: if it is the other way round, swap {edge} and {count} in --axes",
+    )
 
 
 def _left_out(frames: Frames) -> tuple[str, ...]:
@@ -348,6 +364,11 @@ def _doubts(arrays: Sequence[Pixels], noise_axis: str, inspection: Inspection | 
     pixels = sum(array.size for array in arrays)
     if pixels < FEW_PIXELS:
         notes.append(f"only {pixels:,} pixels: little to learn from; give more images of the same kind")
+    if image.axes.endswith("YXC") and image.data.shape[-1] == 3 and image.data.dtype.kind == "u":
+        notes.append(
+            "colour pixels: where a camera has one filter per pixel, two colours of each were interpolated, and their "
+            "noise is correlated along both axes, which stays in the image: use the raw data, one image per filter"
+        )
     if inspection is None:
         try:
             inspection = inspect_image(image, "YX")

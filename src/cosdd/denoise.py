@@ -53,6 +53,10 @@ class Result:
     samples: np.ndarray | None
     taken: tuple[int, ...] = (0,)
 
+    def __repr__(self) -> str:
+        given = [f"{name} {array.shape}" for name, array in vars(self).items() if isinstance(array, np.ndarray)]
+        return f"Result({', '.join(given)}, {self.mean.dtype})"
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -127,6 +131,13 @@ class Denoiser:
     """A trained model at work; ``cosdd.train`` and ``cosdd.load`` return one."""
 
     checkpoint: Checkpoint
+
+    def __repr__(self) -> str:
+        settings, made = self.checkpoint.settings, self.checkpoint
+        return (
+            f"Denoiser(method {settings.method}, noise axis {settings.model.noise_axis}, {self.spatial} images of "
+            f"{settings.model.channels} channel(s), trained {made.steps} steps in {made.seconds:.0f} s)"
+        )
 
     @staticmethod
     def load(path: str | Path) -> Denoiser:

@@ -35,6 +35,7 @@ LARGE = 2**30  # bytes of pixels that are not mapped or loaded as one; see `_in_
 LARGEST_EXPANSION = 5000  # bytes of pixels for a byte of file; deflate reaches 1032
 _LARGEST = 1e18  # grey value: the square of a larger one does not fit into 32-bit floats
 
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
 _KINDS = f"an image ({', '.join(SUFFIXES)})"
 _UNITS = {  # name in `Image.unit`: (in metres or seconds, symbol in OME)
     "angstrom": (1e-10, "Å"),
@@ -104,7 +105,7 @@ def find(inputs: Sequence[str | Path]) -> list[Path]:
         if path.is_dir():
             candidates, seen, advice = path.iterdir(), "a folder without images", "check the name"
         elif path.exists():
-            candidates, seen, advice = [path], f"suffix '{path.suffix}'", "convert it to TIFF, e.g. with Fiji"
+            candidates, seen, advice = [path], f"suffix '{path.suffix}'", _advice_for(path)
         else:
             candidates, seen, advice = map(Path, glob.glob(str(path))), "no such file or folder", "check the name"
         files = [p for p in candidates if (p.is_file() or omezarr.is_store(p)) and not p.name.startswith(".")]
@@ -112,6 +113,12 @@ def find(inputs: Sequence[str | Path]) -> list[Path]:
             raise refusal(name, seen, _KINDS, advice)
         found += matches
     return list(dict.fromkeys(found))
+
+
+def _advice_for(path: Path) -> str:
+    if path.suffix.lower() in _JPEG:
+        return "JPEG has mixed neighbouring rows, which converting does not undo: use the raw data"
+    return "convert it to TIFF, e.g. with Fiji"
 
 
 def read(path: str | Path, axes: str | None = None) -> Image:
@@ -228,7 +235,9 @@ def write(path: str | Path, data: Pixels, like: Image, overwrite: bool = False, 
     kind = path.suffix.lower()
     assert data.ndim == len(like.axes), f"data of shape {data.shape} do not have the axes {like.axes}"
     if path.exists() and not overwrite:
-        raise refusal(path, "exists already", "a new file", "choose another output or add --overwrite")
+        raise refusal(
+            path, "exists already", "a new file", "choose another output or add --overwrite (in Python overwrite=True)"
+        )
     refuse_format(path, like.axes, data.dtype)
     refuse_folder(path)
     flat = like.axes == "YX" or (like.axes == "YXC" and data.shape[-1] == 3)
@@ -549,7 +558,9 @@ def _library(path: Path) -> Iterator[None]:
         logger.removeFilter(note)
     # a bad tag is harmless, except 270, which has the axes
     if complaints := [c for c in complaints if "TiffTag" not in c or "TiffTag 270 " in c]:
-        fix = AGAIN if disk else "copy it again, or open it in Fiji and save it as TIFF"
+        too_short = any("mmap length" in c or ("TiffPages" in c and "offset" in c) for c in complaints)
+        complaints = ["the file is cut short"] if too_short else complaints
+        fix = AGAIN if disk else "copy it again, or open it in Fiji and save it as TIFF, or leave it out"
         raise refusal(path, f"cannot be read: {complaints[0]:.120}", "a complete image file", fix) from disk
 
 

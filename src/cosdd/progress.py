@@ -28,6 +28,13 @@ LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a b
 LOOK_EVERY = 0.2  # seconds between looks at the values: reading them may wait for a GPU
 
 
+def clock(seconds: float) -> str:
+    """ "0:05", "1:56" or "1:02:03"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 class Bar:
     """Called with the share that is done, 0 to 1, and a way to values worth a look, which it averages."""
 
@@ -38,7 +45,8 @@ class Bar:
         self.draws = out.is_terminal and not out.is_jupyter  # Rich's bar needs a widget there that few have
         columns = (
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[values]}"),
+            TimeElapsedColumn(), TextColumn("elapsed,"), TimeRemainingColumn(), TextColumn("left"),
+            TextColumn("{task.fields[values]}"),
         )  # fmt: skip
         self.drawn = Progress(*columns, console=out, disable=not self.draws, transient=True)
         self.task = self.drawn.add_task(title, total=1.0, values="")
@@ -53,8 +61,9 @@ class Bar:
         self.drawn.update(self.task, completed=share, values=text)
         if not self.draws and now - self.logged > LOG_EVERY and share > 0:
             self.logged = now
-            left = (now - self.began) * (1 - share) / share
-            out.print(f"{self.title} {100 * share:.0f} %, {left:.0f} s left  {text}")
+            spent = now - self.began
+            left = spent * (1 - share) / share
+            out.print(f"{self.title} {100 * share:.0f} %, {clock(spent)} elapsed, {clock(left)} left  {text}")
 
 
 @contextmanager
