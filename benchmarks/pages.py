@@ -20,13 +20,13 @@ from benchmarks import (
     inference,
     inspection,
     large,
-    noise,
     outliers,
     real,
     reference,
     report,
     resume,
     sampling,
+    seams,
     sparse,
     training,
 )
@@ -53,7 +53,7 @@ BLOCKS: dict[str, Block] = {
         "fuzz": gauntlet.fuzz,
     },
     "docs/report.md": {"report": report.lines},
-    "docs/samples.md": {"estimators": estimators.lines},
+    "docs/samples.md": {"estimators": estimators.lines, "seams": seams.lines},
     "docs/training.md": {"training": training.lines},
 }
 
@@ -79,8 +79,6 @@ def measured(page: str) -> str:
 def how_it_works() -> str:
     """A block for each experiment of `benchmarks.paper`."""
     blocks = {name: paper.lines(name) for name in paper.EXPERIMENTS}
-    if not paper.found("noise"):  # an earlier benchmark asked the same
-        blocks["noise"] = told({"noise": noise.lines})
     blocks["noise"] += told({"sampling": sampling.lines})
     return filled("docs/how-it-works.md", *blocks.values())
 

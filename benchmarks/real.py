@@ -94,20 +94,19 @@ def lines(entry: Entry) -> list[str]:
         if kind == "twophoton":
             gain, moved = 100 * (1 - run["mse_denoised"] / run["mse_noisy"]), run["in_place"]
             told.append(
-                f"- two-photon calcium imaging, 20 frames, about one photon per pixel ({method}): mean squared "
-                f"error against the mean of the other frames {run['mse_noisy']:,} noisy, "
-                f"{run['mse_best_gaussian']:,} best Gaussian filter, **{run['mse_denoised']:,}** denoised "
-                f"and {run['mse_with_flips']:,} with `--flips` ({gain:.0f} % below noisy; "
-                f"{run['mse_of_the_reference']:,} of it is the noise of that mean). The scene drifts by up to "
-                f"{run['largest_drift_pixels']} pixels, which blurs that mean and favours blur; with the other frames "
-                f"moved into place: {moved['mse_noisy']:,} noisy, {moved['mse_best_gaussian']:,} best Gaussian "
-                f"filter, **{moved['mse_denoised']:,}** denoised."
+                f"- two-photon calcium imaging, 20 frames, about one photon per pixel ({method}): squared error "
+                f"against the mean of the other frames, brightness and contrast matched: {run['mse_noisy']:,} noisy, "
+                f"{run['mse_best_gaussian']:,} best Gaussian filter, **{run['mse_denoised']:,}** denoised, "
+                f"{run['mse_with_flips']:,} with `--flips` ({gain:.0f} % below noisy). {run['mse_of_the_reference']:,} "
+                f"of each figure is the noise of that mean. The scene drifts by up to {run['largest_drift_pixels']} "
+                f"pixels, which blurs the mean and favours blur; with the other frames moved into place: "
+                f"{moved['mse_noisy']:,}, {moved['mse_best_gaussian']:,} and **{moved['mse_denoised']:,}**."
             )
         else:
             before, after = run["streak_variance_noisy"], run["streak_variance_denoised"]
             told.append(
-                f"- STEM, one frame with long row streaks ({method}): variance of row-to-row differences of "
-                f"{SEGMENT}-pixel row segments {before:,.0f} before, **{after:,.0f}** after."
+                f"- STEM, one frame with long row streaks ({method}): how much neighbouring rows differ, "
+                f"as the variance of the difference of {SEGMENT}-pixel stretches: {before:,.0f} before, **{after:,.0f}** after."
             )
     return told
 

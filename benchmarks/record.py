@@ -73,7 +73,8 @@ def circumstances(entry: Entry) -> str:
     m = entry["machine"]
     extra = " with AMX bfloat16" if m["amx_bfloat16"] else ""
     gpu = m["gpu"] or "no GPU"
-    return f"{m['cores']} cores ({m['cpu']}{extra}), {gpu}, torch {m['torch']}, measured {entry['date']}"
+    cores = f"{m['threads']} of {m['cores']}" if m["threads"] < m["cores"] else m["cores"]
+    return f"{cores} cores ({m['cpu']}{extra}), {gpu}, torch {m['torch']}, measured {entry['date']}"
 
 
 def cosdd(*arguments: str | Path) -> None:
