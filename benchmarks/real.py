@@ -106,7 +106,8 @@ def lines(entry: Entry) -> list[str]:
             before, after = run["streak_variance_noisy"], run["streak_variance_denoised"]
             told.append(
                 f"- STEM, one frame with long row streaks ({method}): how much neighbouring rows differ, "
-                f"as the variance of the difference of {SEGMENT}-pixel stretches: {before:,.0f} before, **{after:,.0f}** after."
+                f"as the variance of the difference of {SEGMENT}-pixel stretches: {before:,.0f} before, "
+                f"**{after:,.0f}** after."
             )
     return told
 
