@@ -57,5 +57,18 @@ def test_missing_and_saturated_pixels_do_not_count():
     assert calibration.spread(network, left_out) == pytest.approx([factor], rel=0.02)
 
 
+def test_strong_noise_leaves_little_to_say_about_a_small_error(monkeypatch):
+    """Else a noise variance a little too high would make a poor model sure of itself."""
+    network, (seen, clean) = model(0.1), frames()
+    with torch.no_grad():
+        network.noise.log_white.fill_(math.log(1.05))
+    nearly = torch.from_numpy(clean) + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(network, "estimate", lambda x: (nearly.expand_as(x), torch.full_like(x, 0.1)))
+    (factor,) = calibration.spread(network, seen)
+    assert factor == pytest.approx(1, abs=0.1)
+    monkeypatch.setattr(calibration, "WRONG", 0.0)
+    assert calibration.spread(network, seen) == (1 / calibration.LARGEST,)
+
+
 def test_too_little_held_out_gives_no_factor():
     assert calibration.spread(model(0.7), frames(6)[0]) == ()

@@ -19,6 +19,7 @@ PIXELS = 1 << 19  # looked at, of all held-out frames together
 FEW = 1 << 14  # fewer pixels are no evidence
 EDGE = 256
 PROBE = 0.05  # share of the noise that is added
+WRONG = 0.03  # about so far off, relatively, is the variance of the noise that is taken off
 LARGEST = 2.0  # factor either way; what would be more is no matter of calibration
 
 
@@ -27,7 +28,7 @@ def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
     """Factors that the standard deviations need, one for each channel; none where too little was held out to tell."""
     edges = frames.edges(min(EDGE, int(PIXELS ** (1 / frames.dimensions))), 1)
     ceiling = torch.tensor(frames.ceiling())[:, None]
-    stated, true, pixels = (torch.zeros(network.channels, dtype=torch.float64) for _ in range(3))
+    stated, true, noisy, pixels = (torch.zeros(network.channels, dtype=torch.float64) for _ in range(4))
     generator = torch.Generator().manual_seed(0)
     for crop in frames.held_out(max(1, PIXELS // int(np.prod(edges))), edges):
         x = torch.from_numpy(crop[None])
@@ -39,9 +40,12 @@ def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
         trusted = ~x.isnan() & (x < ceiling)
         variance = std.double().square()
         stated += (trusted * variance).sum(1)
+        noisy += (trusted * noise).sum(1)
         true += torch.where(trusted, (x - mean).double().square() - noise + 2 * stays, 0).sum(1)
         pixels += trusted.sum(1)
     if pixels.min() < FEW:
         return ()
-    factors = (true.clamp_min(0) / stated.clamp_min(1e-30)).sqrt()
-    return tuple(factors.clamp(1 / LARGEST, LARGEST).tolist())
+    # Where noise is far stronger than the error, what is wrong about it hides what is wrong about the error.
+    doubt = (WRONG * noisy / stated.clamp_min(1e-30)).square()
+    factors = 1 + (true / stated.clamp_min(1e-30) - 1) / (1 + doubt)
+    return tuple(factors.clamp_min(0).sqrt().clamp(1 / LARGEST, LARGEST).tolist())
