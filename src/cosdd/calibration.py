@@ -47,5 +47,5 @@ def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
         return ()
     # Where noise is far stronger than the error, what is wrong about it hides what is wrong about the error.
     doubt = (WRONG * noisy / stated.clamp_min(1e-30)).square()
-    factors = 1 + (true / stated.clamp_min(1e-30) - 1) / (1 + doubt)
-    return tuple(factors.clamp_min(0).sqrt().clamp(1 / LARGEST, LARGEST).tolist())
+    factors = 1 + (true.clamp_min(0) / stated.clamp_min(1e-30) - 1) / (1 + doubt)
+    return tuple(factors.sqrt().clamp(1 / LARGEST, LARGEST).tolist())
