@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import checkpoint, network, shaken
 
-from cosdd import config, pyramid
+from cosdd import config, estimates, pyramid
 from cosdd.denoise import Denoiser
 from cosdd.estimates import Estimate
 from cosdd.model import COSDD
@@ -188,9 +188,13 @@ def test_a_network_is_cut_where_memory_allows_and_the_work_is_least():
         return pyramid.plan(net.ladder, window, space, pixels, rounds=100, **more)
 
     assert len(cut(10**6).tiles) == 1
-    for pixels, level in ((131_072, 1), (32_768, 2)):
-        assert cut(pixels).level == level  # what is finer has more coarse pixels than that
-        assert max(tile.pixels for tile in cut(pixels).tiles) <= pixels
+    for pixels, level in ((220_000, 1), (80_000, 2)):
+        found = cut(pixels)
+        assert found.level == level  # what is finer has more coarse pixels than that
+        # What comes down to a group of samples lies beside each tile.
+        held = 4 * estimates.GROUP * net.ladder.counts[level - 1] * math.prod(space) // found.stride**2
+        tile = net.bytes_per_pixel * max(tile.pixels for tile in found.tiles)
+        assert held + tile <= net.bytes_per_pixel * pixels
     # Where nothing fits, that which needs least.
     assert max(tile.pixels for tile in cut(10).tiles) < 4 * net.ladder.sight.halo(4) ** 2 * 3
     assert max(tile.pixels for tile in cut(10**6, near=100_000).tiles) <= 100_000

@@ -472,7 +472,9 @@ class Denoiser:
                         features, _ = network.ladder.climb(seen, stop=cut.level)
                 noise = coupled(group, origin=origin)
                 for batch in _batches(group, _together(seen)):
-                    above = cut.seen(None if down is None else down[[sample - group.start for sample in batch]], tile)
+                    above = cut.seen(
+                        None if down is None else down[batch.start - group.start : batch.stop - group.start], tile
+                    )
                     with self._arithmetic(x.device):
                         drawn = network.sample(_repeated(features, batch), window, noise(batch), above)
                     for done, sample in zip(batch, drawn.split(1), strict=True):
@@ -490,12 +492,15 @@ class Denoiser:
         noise: Callable[[range], Draw],
     ) -> Tensor | None:
         """What comes down from the coarse levels of the whole image for each sample of a group."""
-        ladder, down = network.ladder, []
+        down = None
         for batch in _batches(group, _together(coarse[0])) if coarse else ():
             with self._arithmetic(coarse[0].device):
                 repeated = _repeated(coarse, batch)
-                down.append(ladder.top_down(repeated, noise(batch), with_kl=False, first=cut.level)[0])
-        return torch.cat(down) if down else None
+                part = network.ladder.top_down(repeated, noise(batch), with_kl=False, first=cut.level)[0]
+            if down is None:
+                down = part.new_empty(len(group), *part.shape[1:])
+            down[batch.start - group.start : batch.stop - group.start] = part
+        return down
 
 
 def _batches(samples: range, size: int) -> Iterator[range]:

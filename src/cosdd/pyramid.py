@@ -15,14 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cosdd import tiles
+from cosdd import estimates, tiles
+from cosdd.model import ALIVE
 from cosdd.model.ladder import Ladder
 from cosdd.model.layers import hand_over
 from cosdd.model.unet import UNet
 from cosdd.model.wavelets import WaveletLadder
 from cosdd.tiles import Tile
-
-GROUP = 8  # samples that share one way up of a tile
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Cut:
     """Levels of the network below ``level`` work on ``tiles``; the others, where there are any, on the whole image.
 
     entering: tiles in which the image goes up to the cut. stride: pixels of the image to one of the first coarse level.
+    held: what comes down from the coarse levels for all samples of a group, in pixels that take the same memory.
     """
 
     network: Ladder | WaveletLadder | UNet
@@ -37,6 +37,7 @@ class Cut:
     stride: int
     entering: list[Tile]
     tiles: list[Tile]
+    held: int
 
     @property
     def has_coarse(self) -> bool:
@@ -70,16 +71,22 @@ def plan(
     sight, counts, near = network.sight, network.counts, near or pixels
     whole, cuts = [slice(0, size) for size in space], []
     for at in range(1, len(counts) + 1) if level is None else [level]:
-        stride, entering = sight.period(at), []
+        stride, entering, held = sight.period(at), [], 0
         if at < len(counts):
-            if math.prod(space) // stride ** len(space) * counts[at] > pixels * counts[0]:
+            one = math.prod(space) / stride ** len(space) / counts[0]  # pixels, for each feature of a coarse level
+            held = math.ceil(min(rounds, estimates.GROUP) * one * counts[at - 1] / ALIVE)
+            if one * counts[at] + held > pixels:
                 continue
             entering = _quickest(near, whole, space, sight.entering_halo(at), stride, pixels, edge)
-        parts = _quickest(near, window, space, sight.halo(at, tail), stride, pixels, edge)
-        cuts.append(Cut(network, at, stride, entering, parts))
+        parts = _quickest(near, window, space, sight.halo(at, tail), stride, pixels - held, edge)
+        cuts.append(Cut(network, at, stride, entering, parts, held))
     # Above all, tiles fit into memory; where halos are wider than all that does, those that need the least of it.
     return min(
-        cuts, key=lambda cut: (max(pixels, *(tile.pixels for tile in cut.tiles)), _work(cut, space, rounds, near))
+        cuts,
+        key=lambda cut: (
+            max(pixels, cut.held + max(tile.pixels for tile in cut.tiles)),
+            _work(cut, space, rounds, near),
+        ),
     )
 
 
@@ -101,7 +108,7 @@ def _work(cut: Cut, space: Sequence[int], rounds: int, near: int) -> float:
     levels = zip(cut.network.sight.strides, cut.network.counts, strict=True)
     work = [count**2 / stride ** len(space) for stride, count in levels]
     fine, coarse, what_follows = sum(work[: cut.level]), sum(work[cut.level :]), cut.network.counts[0] ** 2
-    groups = 1 if len(cut.tiles) == 1 else -(-rounds // GROUP)
+    groups = 1 if len(cut.tiles) == 1 else -(-rounds // estimates.GROUP)
     tiled = _looks(cut.tiles, near) * (rounds * (fine + what_follows) + groups * fine / 2)
     return tiled + _looks(cut.entering, near) * fine / 2 + math.prod(space) * coarse * (rounds + 0.5)
 

@@ -19,6 +19,8 @@ from cosdd.model.signal import SignalDecoder
 from cosdd.model.unet import UNet
 from cosdd.model.wavelets import WaveletLadder
 
+ALIVE = 7  # arrays of features of the finest level that live at a time, about
+
 
 def build(settings: config.Config) -> COSDD | BlindRow:
     """The network of ``settings.method``, freshly initialised."""
@@ -128,7 +130,7 @@ class COSDD(nn.Module):
     @property
     def bytes_per_pixel(self) -> int:
         """About what one pixel takes while it is denoised: the finest features, as many as live at a time."""
-        return 4 * 7 * max(self.settings.features, self.settings.signal_features, self.settings.direct_features)
+        return 4 * ALIVE * max(self.settings.features, self.settings.signal_features, self.settings.direct_features)
 
     def padded(self, x: Float[Tensor, "b c *space"]) -> tuple[Float[Tensor, "b c *padded"], tuple[slice, ...]]:
         """An image of any size as the networks see it, and the slices that cut it out again."""
