@@ -262,6 +262,17 @@ def test_large_files_stay_in_the_file(tmp_path, monkeypatch, name):
         np.testing.assert_array_equal(np.asarray(images.to_samples(large, spatial)), expected)
 
 
+@pytest.mark.parametrize(
+    ("axes", "told"), [("YXT", "quicker as TYX"), ("ZYXTC", "quicker as TZYXC"), ("YXZ", "as ZYX"), ("TYXC", None)]
+)
+def test_a_large_file_whose_frames_are_interleaved_is_told_to_be_slow(tmp_path, monkeypatch, axes, told):
+    np.save(tmp_path / "a.npy", np.zeros((5, 6, 7, 8, 9)[: len(axes)], np.uint8))
+    assert "slow" not in images.read(tmp_path / "a.npy", axes).describe()  # it is in memory after the first frame
+    monkeypatch.setattr(images, "LARGE", 0)
+    said = images.read(tmp_path / "a.npy", axes).describe()
+    assert told in said if told else "slow" not in said
+
+
 def test_a_large_file_with_a_broken_page_is_refused(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(images, "LARGE", 0)
     tifffile.imwrite(tmp_path / "a.tif", sample("TYX", T=9).data, compression="zlib", metadata={"axes": "TYX"})

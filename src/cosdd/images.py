@@ -83,6 +83,10 @@ class Image:
             parts.append(f"one frame every {self.pixel_size['T']:g} {self.unit.get('T', '')}".rstrip())
         if self.channel_names:
             parts.append(f"channels {', '.join(self.channel_names)}")
+        after = [a for a in self.axes[self.axes.find("X") :] if a not in "CXY"]
+        if after and isinstance(self.data, Lazy) and isinstance(self.data.chunks, Mapped):
+            order = "".join(after) + "".join(a for a in self.axes if a not in after)
+            parts.append(f"each frame lies all over the file, which is slow to read: quicker as {order}")
         return f"{self.path.name if self.path else 'array'}: {', '.join(parts)}"
 
 
