@@ -1,6 +1,7 @@
 """The house stays in order: data flows one way, and help is instant."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,9 +65,24 @@ print("loaded", *sorted({name.split(".")[0] for name in sys.modules}))
 """
     shown, loaded = run(code).rsplit("loaded", 1)
     assert "exit 0" in shown
-    for verb in ("train", "denoise", "report", "inspect", "evaluate", "simulate", "generate", "demo"):
-        assert verb in shown
+    verbs = ["demo", "inspect", "train", "denoise", "report", "evaluate", "simulate", "generate"]
+    assert re.findall(rf"^\W*({'|'.join(verbs)}) ", shown, re.MULTILINE) == verbs  # in the order of use
     assert not {"torch", "numpy", "scipy", "tifffile", "lightning_fabric", "safetensors"} & set(loaded.split())
+
+
+@pytest.mark.parametrize("verb", ["train", "denoise", "report"])
+def test_a_mistyped_name_is_told_before_torch_is_loaded(verb, tmp_path):
+    model = [] if verb == "train" else [str(tmp_path / "model.safetensors")]
+    code = f"""
+import sys
+sys.argv = ["cosdd", {verb!r}, *{model}, "no-such.tif"]
+from cosdd.cli import main
+try:
+    main()
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules)
+"""
+    assert run(code).split() == ["2", "False"]
 
 
 def test_the_public_surface_is_light_and_says_what_it_has():

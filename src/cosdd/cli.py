@@ -35,10 +35,6 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Show the v
         raise typer.Exit
 
 
-app.command()(cli_train.train)
-
-
-@app.command()
 def denoise(
     context: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model file made by cosdd train.")],
@@ -53,7 +49,7 @@ def denoise(
             "closed form, not refined.",
         ),
     ] = False,
-    std: Annotated[bool, typer.Option("--std", help="Also write the standard deviation over the samples.")] = False,
+    std: Annotated[bool, typer.Option("--std", help="Also write the standard deviation of the estimate.")] = False,
     save_samples: Annotated[int, typer.Option(help="Also write this many single samples.")] = 0,
     direct: Annotated[bool, typer.Option("--direct", help="Use the direct denoiser: one pass, no samples.")] = False,
     tile: Annotated[
@@ -80,7 +76,10 @@ def denoise(
     overwrite: commands.Overwrite = False,
 ) -> None:
     """Write denoised images with the names, axes and pixel sizes of the noisy ones."""
-    from cosdd import checks, images, outputs, recipe, workers
+    from cosdd import images
+
+    paths = images.find(files)  # before torch is loaded: a name may be mistyped
+    from cosdd import checks, outputs, recipe, workers
     from cosdd.denoise import Denoiser, Result
     from cosdd.denoise import Settings as DenoiseSettings
 
@@ -98,7 +97,6 @@ def denoise(
     denoiser = Denoiser.load(model)
     if std and number == 1 and denoiser.checkpoint.settings.method == "cosdd":
         raise InputError("--std needs at least two samples: raise --samples")
-    paths = images.find(files)
     context.with_resource(writing.claim(output, outputs.names(paths, output, wanted)))
     outputs.refuse_collisions(paths, output, wanted, overwrite or resume)
     count, made_of = len(paths), recipe.fingerprint(model)
@@ -158,7 +156,6 @@ def denoise(
     commands.tell_failed(failed, count)
 
 
-@app.command()
 def report(
     context: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model file made by cosdd train.")],
@@ -168,11 +165,13 @@ def report(
     overwrite: commands.Overwrite = False,
 ) -> None:
     """Write one HTML page to look at and to trust or not: before and after, what was taken away, checks."""
-    from cosdd import checkpoint, images
+    from cosdd import images
+
+    path = images.find([str(file)])[0]  # before torch is loaded: a name may be mistyped
+    from cosdd import checkpoint
     from cosdd import report as pages
     from cosdd.denoise import Denoiser
 
-    path = images.find([str(file)])[0]
     output = output or Path(images.output_path(path, Path()).with_suffix(".html").name)
     if output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{output}: a report ends in .html: use -o {output.with_suffix('.html')}")
@@ -188,7 +187,6 @@ def report(
     out.print(f"look at: {output}", style="bold")
 
 
-@app.command()
 def inspect(
     files: commands.Files,
     axes: commands.Axes = None,
@@ -219,7 +217,6 @@ def inspect(
         raise typer.Exit(2 if failed == len(paths) else 1)
 
 
-@app.command()
 def evaluate(
     denoised: Annotated[str, typer.Argument(help="Denoised image, or a folder of them.")],
     reference: Annotated[
@@ -266,7 +263,6 @@ def evaluate(
         out.print(f"scores of every image: {csv_file}")
 
 
-@app.command()
 def simulate(
     context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="stripe or checkerboard (the paper's), heavy, or row-ar.")],
@@ -302,7 +298,6 @@ def simulate(
     out.print(f"next: cosdd train {commands.quoted(str(noisy))} -o {model}", style="bold")
 
 
-@app.command()
 def generate(
     context: typer.Context,
     model: Annotated[Path, typer.Argument(help="Model file made by cosdd train.")],
@@ -369,7 +364,12 @@ def generate(
     commands.tell_failed(commands.each(todo, len(paths), one), len(paths))
 
 
+# In the order of use, which is that of the help.
 app.command()(cli_train.demo)
+app.command()(inspect)
+app.command()(cli_train.train)
+for verb in (denoise, report, evaluate, simulate, generate):
+    app.command()(verb)
 
 
 def main() -> None:

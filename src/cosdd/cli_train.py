@@ -23,7 +23,10 @@ def train(
     context: typer.Context,
     files: commands.Files,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Model file to write (.safetensors).")] = None,
-    time_: commands.Budget = None,
+    time_: Annotated[
+        str | None,
+        typer.Option("--time", help=commands.BUDGET, show_default="10m, or what --preset, --config or --set say"),
+    ] = None,
     noise_axis: Annotated[
         str, typer.Option(help="Axis along which the noise is correlated: auto, x (rows), y (columns), z or none.")
     ] = "auto",
@@ -37,10 +40,12 @@ def train(
     overwrite: commands.Overwrite = False,
 ) -> None:
     """Learn the noise and the images from noisy images alone."""
-    from cosdd import checkpoint, data, images, processes, snapshot, training
+    from cosdd import images
+
+    paths = images.find(files)  # before torch is loaded: a name may be mistyped
+    from cosdd import checkpoint, data, processes, snapshot, training
     from cosdd.denoise import Denoiser
 
-    paths = images.find(files)
     layers = _layers(config_file, settings, time_, seed, method, preset)
     output = output or Path(images.output_path(paths[0], Path()).with_suffix(".safetensors").name)
     if output.suffix != ".safetensors":

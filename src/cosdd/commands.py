@@ -38,7 +38,8 @@ MethodName = Annotated[
 ]
 PresetName = Annotated[str | None, typer.Option(help=f"Where settings start from: {', '.join(config.PRESETS)}.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings from a YAML file.")]
-Budget = Annotated[str | None, typer.Option("--time", help="Training time, such as 90s, 10m or 2h.")]
+BUDGET = "Training time, such as 90s, 10m or 2h."
+Budget = Annotated[str | None, typer.Option("--time", help=BUDGET)]
 Samples = Annotated[
     str, typer.Option(help="Posterior samples to average: auto (as many as it takes, image by image) or a number.")
 ]

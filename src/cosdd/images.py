@@ -122,6 +122,8 @@ def find(inputs: Sequence[str | Path]) -> list[Path]:
 def _advice_for(path: Path) -> str:
     if path.suffix.lower() in _JPEG:
         return "JPEG has mixed neighbouring rows, which converting does not undo: use the raw data"
+    if path.suffix.lower() == ".safetensors":
+        return "the model comes first, as in cosdd denoise MODEL IMAGES"
     return "convert it to TIFF, e.g. with Fiji"
 
 
