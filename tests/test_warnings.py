@@ -101,6 +101,18 @@ def test_many_images_of_few_pixels_are_wondered_at(capsys, tmp_path):
     assert not any("swap" in note for note in notes)
 
 
+def test_a_folder_is_inspected_in_a_line_for_each_file(capsys, tmp_path, monkeypatch):
+    for name, pixels in (("a", NOISY), ("b", grey(CLEAN + noise("white")))):
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, metadata={"axes": "TYX"})
+    for options, long in (((), False), (("--details",), True)):
+        monkeypatch.setattr(sys, "argv", ["cosdd", "inspect", str(tmp_path), *options])
+        with pytest.raises(SystemExit):
+            cli.main()
+        shown = capsys.readouterr().out.splitlines()
+        assert (len(shown) > 3) == long
+        assert "2 files: noise axis" in shown[-1]
+
+
 def test_colour_pixels_are_said_to_be_interpolated(capsys, tmp_path):
     rgb = np.stack([NOISY[0] // 16] * 3, -1).astype(np.uint8)
     tifffile.imwrite(tmp_path / "rgb.tif", rgb, photometric="rgb")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -190,12 +191,14 @@ def report(
 def inspect(
     files: commands.Files,
     axes: commands.Axes = None,
+    details: Annotated[bool, typer.Option("--details", help="All lines of each of several files.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file.")] = False,
 ) -> None:
     """Say which noise this is: its correlation along each axis, its signal dependence, and what to do."""
     from cosdd import images, inspection
 
     paths, failed = images.find(files), 0
+    axes_found: Counter[str] = Counter()
     for path in paths:
         try:
             image = images.read(path, axes)
@@ -209,10 +212,18 @@ def inspect(
             continue
         if as_json:
             print(json.dumps({"file": str(path)} | found.to_json()))
-        else:
+        elif details or len(paths) == 1:
             out.print(image.describe())
             for line in found.lines():
                 out.print(f"  {line}")
+            if image.data.size < inspection.FEW_PIXELS:
+                out.print(f"  only {image.data.size:,} pixels: little to tell the noise by, and little to learn from")
+        else:
+            out.print(f"{path.name}: {found.verdict}")
+        axes_found[found.axis] += 1
+    if len(paths) > 1 and not as_json:
+        counts = ", ".join(f"{axis} in {count}" for axis, count in axes_found.most_common())
+        out.print(f"{len(paths)} files: noise axis {counts or 'unknown'}; --details says more of each")
     if failed:
         raise typer.Exit(2 if failed == len(paths) else 1)
 

@@ -16,7 +16,7 @@ import numpy as np
 from cosdd import config, images, lazy, outliers
 from cosdd.config import InputError
 from cosdd.images import Image
-from cosdd.inspection import Inspection, inspect_image
+from cosdd.inspection import FEW_PIXELS, Inspection, inspect_image
 from cosdd.lazy import Pixels
 from cosdd.outliers import Outliers
 
@@ -24,7 +24,6 @@ DEFAULT_CROP = {1: 1024, 2: 64, 3: 32}  # pixels along each edge, by dimensions
 SHORT_EDGE = 32  # pixels; an edge so short, of many images, may be the count of the images
 SMALLEST_EDGE = 12  # pixels; less holds no structure to tell from noise
 ENOUGH_FRAMES = 10  # to hold some out for validation
-FEW_PIXELS = 40_000  # for training, in all
 MUCH_CLIPPED = 0.01
 ENOUGH_PIXELS = 1 << 28  # for a mean and a standard deviation
 WORTH_A_WORD = 1e-5  # share of outliers

@@ -19,6 +19,7 @@ from cosdd.excerpts import Excerpt, finest, flatness, flattest, upright, windows
 from cosdd.images import Image
 from cosdd.lazy import Pixels
 
+FEW_PIXELS = 40_000  # to learn from
 _LENGTH = {"x": -1, "y": -2, "z": -3}  # place of an axis in (z, y, x)
 
 
@@ -68,12 +69,14 @@ class Inspection:
             numbers = " ".join(f"{v:+.2f}" for v in values)
             rows.append(
                 f"noise correlation along {axis}, lags 1 to {len(values)}: {numbers} "
-                f"(+- {max(self.interval[axis]):.2f}, {e.significance[axis]:.1f} standard errors)"
+                f"(+- {max(self.interval[axis]):.2f})"
             )
         ratios = ", ".join(f"{axis} {ratio:.1f}" for axis, ratio in e.offset_ratio.items())
         rows.append(f"variance of line means over that of white noise: {ratios}")
         rows += [f"periodic pattern in the noise along {a}: every {p:.1f} pixels" for a, p in e.period.items()]
         line = "none seen" if e.gain is None else f"variance = {e.gain:.3g} x mean {e.offset:+.3g}"
+        if e.gain is not None and not e.read_noise > 0:
+            line = "no straight line fits: the best one has less than no noise where it is darkest"
         rows.append(f"signal dependence: {line}")
         rows.append(f"noise standard deviation: {e.variance**0.5:.3g} on average, {e.read_noise:.3g} where darkest")
         rows.append(
