@@ -17,13 +17,15 @@ FUNCTIONS = {
 }
 
 
-def estimated(function, samples, plain=False, noise=1.0, wheres=(WHOLE,)) -> Estimate:
-    """An estimate of an image that is 0, under white noise."""
+def estimated(function, samples, plain=False, noise=1.0, wheres=(WHOLE,), positions=(estimates.HOME,)) -> Estimate:
+    """An estimate of an image that is 0, under white noise. Positions disagree: by the sum of their coordinates."""
     noisy = noise * torch.randn(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    found = Estimate(noisy, samples, plain)
+    found = Estimate(noisy, samples, plain, positions)
     for group in found.groups():
         draw = latents.coupled(0, 0, group, found.block, (0, 0), (1,))(group)
         drawn = FUNCTIONS[function](draw(0, torch.Size([len(group), 1, SIZE, SIZE]), noisy.device))
+        for numbers, position in found.parts(group):
+            drawn[numbers.start - group.start : numbers.stop - group.start] += sum(position)
         for where in wheres:
             for number, sample in zip(group, drawn.split(1), strict=True):
                 found.add(where, number, sample[where])
@@ -48,6 +50,16 @@ def test_the_error_of_the_mean_is_known_without_the_truth(function, plain):
     assert found.error.item() == pytest.approx(truth, rel=0.1, abs=1e-9)
     if plain:
         assert truth == pytest.approx(1 / 32, rel=0.1)
+
+
+@pytest.mark.parametrize("samples", [8, 16, 32])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_what_positions_disagree_on_is_spread_but_no_error_of_their_mean(function, samples):
+    found = estimated(function, samples, positions=estimates.POSITIONS)
+    away = torch.cat([torch.full((len(n),), float(sum(at))) for n, at in found.parts(range(samples))])
+    truth = (found.mean - away.mean()).square().mean().item()
+    assert found.error.item() == pytest.approx(truth, rel=0.25, abs=1e-9)
+    assert found.std().square().mean().item() == pytest.approx(1 + away.var(correction=0).item(), rel=0.05)
 
 
 def test_coupled_samples_cancel_what_is_linear():

@@ -10,7 +10,7 @@ from tiny import checkpoint, network, shaken
 
 from cosdd import config, estimates, pyramid
 from cosdd.denoise import Denoiser
-from cosdd.estimates import Estimate
+from cosdd.estimates import HOME, Estimate
 from cosdd.model import COSDD
 from cosdd.model.unet import UNet
 
@@ -130,7 +130,8 @@ def denoised(model, image, cut, samples):
         if isinstance(cut.network, UNet):
             list(model._directly(network, image, cut, features, estimate.mean))
             return (estimate.mean,)
-        list(model._sampled(network, image, cut, features, 3, 0, estimate, kept))
+        everywhere = [slice(0, size) for size in image.shape[2:]]
+        list(model._sampled(network, image, everywhere, cut, {HOME: features}, 3, 0, estimate, kept))
         return estimate.mean, estimate.std(), *kept
 
 

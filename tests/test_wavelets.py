@@ -8,7 +8,7 @@ import torch
 from tiny import checkpoint, settings, shaken
 from torch import Tensor
 
-from cosdd import training
+from cosdd import estimates, latents, training
 from cosdd.data import Frames
 from cosdd.denoise import Denoiser
 from cosdd.model import COSDD, wavelets
@@ -200,12 +200,55 @@ def test_the_halo_is_what_the_fine_levels_see_and_no_more(cut):
 
 @pytest.mark.parametrize("tile", [16, 48])
 def test_tiles_change_nothing(tile):
+    torch.manual_seed(0)
     trained = checkpoint(start="wavelets", levels=3)
     noisy = np.random.default_rng(0).normal(size=(96, 128)).astype(np.float32)
-    parts, whole = (Denoiser(trained).denoise(noisy, axes="YX", samples=2, tile=edge) for edge in (tile, 256))
-    np.testing.assert_allclose(parts.mean, whole.mean, atol=1e-4)
+    parts, whole = (
+        Denoiser(trained).denoise(noisy, axes="YX", samples=8, save_samples=8, tile=edge) for edge in (tile, 256)
+    )
+    for one, other in ((parts.mean, whole.mean), (parts.std, whole.std), (parts.samples, whole.samples)):
+        assert one is not None
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.ptp(whole.mean))
     directly, at_once = (Denoiser(trained).denoise(noisy, axes="YX", direct=True, tile=edge) for edge in (tile, 256))
     np.testing.assert_allclose(directly.mean, at_once.mean, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(25, 38), (2, 3)])
+def test_the_mean_is_that_of_denoisings_of_the_image_moved_on_the_grid(shape):
+    """Moved by so many pixels more in front of it, reflected; each pair of samples has a position."""
+    trained = checkpoint(start="wavelets", levels=2)
+    noisy, net = np.random.default_rng(0).normal(size=shape).astype(np.float32), trained.network
+    assert isinstance(net, COSDD)
+    result = Denoiser(trained).denoise(noisy, samples=8, save_samples=8, seed=3)
+    margins = [min(4, size - 1) for size in shape]
+    sizes = [-(-(size + edge + max(edge, 3)) // 4) * 4 for size, edge in zip(shape, margins, strict=True)]
+    samples = []
+    for block, (_, *moved) in enumerate(estimates.POSITIONS):
+        front = [edge + by for edge, by in zip(margins, moved, strict=True)]
+        pads = [(a, size - b - a) for a, b, size in zip(front, shape, sizes, strict=True)]
+        x = torch.from_numpy(np.pad(noisy, pads, mode="reflect"))[None, None]
+        window = (slice(None), slice(None), *(slice(a, a + b) for a, b in zip(front, shape, strict=True)))
+        pair = range(2 * block, 2 * block + 2)
+        draw = latents.coupled(3, 0, range(8), 2, (0, 0), net.ladder.sight.strides)(pair)
+        with torch.no_grad():
+            samples += net.sample([e.expand(2, *e.shape[1:]) for e in net.ladder.bottom_up(x)], window, draw)[:, 0]
+    assert result.samples is not None
+    np.testing.assert_allclose(result.samples, torch.stack(samples), atol=1e-3)
+    np.testing.assert_allclose(result.mean, torch.stack(samples).mean(0), atol=1e-3)
+
+
+def test_only_what_starts_as_wavelets_is_averaged_over_the_grid_and_only_unless_plain(monkeypatch):
+    noisy = np.random.default_rng(0).normal(size=(33, 40)).astype(np.float32)
+    found = []
+    for positions in (estimates.POSITIONS, (estimates.HOME,)):
+        monkeypatch.setattr(estimates, "POSITIONS", positions)
+        torch.manual_seed(0)
+        wavelets, empty = Denoiser(checkpoint(start="wavelets")), Denoiser(checkpoint())
+        runs = [wavelets.denoise(noisy, samples=8, plain=True), empty.denoise(noisy), wavelets.denoise(noisy)]
+        found.append([(run.mean, run.std) for run in runs])
+    for index in range(2):
+        np.testing.assert_array_equal(found[0][index], found[1][index])
+    assert np.abs(found[0][2][0] - found[1][2][0]).max() > 1e-3
 
 
 def test_the_direct_denoiser_starts_from_the_noisy_image():

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cosdd import checkpoint as files
-from cosdd import data, device, estimates, generation, images, latents, outliers, pyramid
+from cosdd import data, device, estimates, generation, images, latents, outliers, pyramid, tiles
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.estimates import Estimate
@@ -28,6 +28,7 @@ from cosdd.model.ladder import Draw
 from cosdd.model.quick import quick
 from cosdd.progress import out
 from cosdd.pyramid import Cut
+from cosdd.tiles import Tile
 
 SMALLEST_TILE = 2**14  # pixels; where even that is too much for memory, smaller tiles will not help
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
@@ -35,6 +36,8 @@ REFINING = 0.2  # of the work of a blind-row posterior, about
 # Pixels that go through the networks together: as many samples as fit. Results do not depend on it.
 PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**22}
 NEAR = {"cpu": 2**17}  # a tile of so many pixels stays near the processor, in its caches
+Position = tuple[int, ...]  # of the networks' grid, in pixels along z, y and x
+Positions = Sequence[Position]
 
 
 @dataclass(frozen=True)
@@ -331,8 +334,11 @@ class Denoiser:
             if isinstance(network, BlindRow):
                 yield from self._solved(network, x, index, len(frames), settings)
             else:
-                x, window = network.padded(x)
-                yield from self._by_tiles(network, x, window, index, len(frames), settings)
+                # What starts as wavelets has their grid: samples are averaged over positions of it.
+                one = settings.plain or settings.direct or not network.centred
+                positions = (estimates.HOME,) if one else estimates.POSITIONS
+                x, window = network.padded(x, room=_room(positions))
+                yield from self._by_tiles(network, x, window, positions, index, len(frames), settings)
             yield (index + 1) / len(frames)
 
     def _arithmetic(self, where: torch.device) -> torch.autocast:
@@ -382,9 +388,18 @@ class Denoiser:
         yield self._result(mean, std, [])
 
     def _by_tiles(
-        self, network: COSDD, x: Tensor, window: tuple[slice, ...], index: int, count: int, settings: Settings
+        self,
+        network: COSDD,
+        x: Tensor,
+        window: tuple[slice, ...],
+        positions: Positions,
+        index: int,
+        count: int,
+        settings: Settings,
     ) -> Iterator[Result | float]:
         """Tile by tile, each as it would be in the whole image; in smaller tiles where memory does not suffice."""
+        room = _room(positions)
+        wanted = tiles.moved(window[2:], [-room] * (x.dim() - 2))
         pixels, edge = device.pixels_at_once(x.device, network.bytes_per_pixel), settings.tile
         part, tail = network.ladder, network.signal.reach
         if settings.direct:
@@ -392,11 +407,12 @@ class Denoiser:
             part, tail = network.direct, 0
         while True:
             cut = pyramid.plan(
-                part, window[2:], x.shape[2:], pixels,
-                edge=edge, tail=tail, rounds=1 if settings.direct else settings.at_least, near=NEAR.get(x.device.type),
+                part, wanted, [size - room for size in x.shape[2:]], pixels,
+                edge=edge, tail=tail + room, rounds=1 if settings.direct else settings.at_least,
+                near=NEAR.get(x.device.type),
             )  # fmt: skip
             try:
-                for share in self._tiled(network, x, window, cut, index, settings):
+                for share in self._tiled(network, x, window, positions, cut, index, settings):
                     yield (index + share) / count if isinstance(share, float) else share
                 return
             except RuntimeError as error:
@@ -407,21 +423,32 @@ class Denoiser:
                 out.print(f"note: out of memory with {seen:,} pixels at once; going on with half as many")
 
     def _tiled(
-        self, network: COSDD, x: Tensor, window: tuple[slice, ...], cut: Cut, index: int, settings: Settings
+        self,
+        network: COSDD,
+        x: Tensor,
+        window: tuple[slice, ...],
+        positions: Positions,
+        cut: Cut,
+        index: int,
+        settings: Settings,
     ) -> Iterator[Result | float]:
         """A padded image: yields the share done, then the Result."""
-        climb = int(cut.has_coarse)  # the way up to the coarse levels counts as a sample
-        estimate = Estimate(x, settings.samples, settings.plain)
+        estimate = Estimate(x, settings.samples, settings.plain, positions)
         kept = [torch.zeros_like(x) for _ in range(settings.save_samples)]
-        coarse: list[Tensor] = []
-        for share, features in pyramid.coarse(cut, x, partial(self._arithmetic, x.device)):
-            coarse = features
-            if climb:
-                yield share / (1 + (1 if settings.direct else estimate.expected))
+        coarse: dict[Position, list[Tensor]] = {at: [] for _, at in estimate.parts(range(settings.at_least))}
+        climb = len(coarse) * cut.has_coarse  # a way up to the coarse levels counts as a sample
+        for done, position in enumerate(coarse):
+            seen = x[(..., *_view(x, positions, position))]
+            for share, features in pyramid.coarse(cut, seen, partial(self._arithmetic, x.device)):
+                coarse[position] = features
+                if climb:
+                    yield (done + share) / (climb + (1 if settings.direct else estimate.expected))
         if settings.direct:
-            shares = self._directly(network, x, cut, coarse, estimate.mean)
+            shares = self._directly(network, x, cut, coarse[positions[0]], estimate.mean)
         else:
-            shares = self._sampled(network, x, cut, coarse, index, settings.seed, estimate, kept)
+            # One position: beyond the image, too, as far as tiles go.
+            into = [slice(0, size) for size in x.shape[2:]] if len(positions) == 1 else window[2:]
+            shares = self._sampled(network, x, into, cut, coarse, index, settings.seed, estimate, kept)
         best = 0.0
         for done in shares:
             best = max(best, (climb + done) / (climb + (1 if settings.direct else estimate.expected)))
@@ -450,8 +477,9 @@ class Denoiser:
         self,
         network: COSDD,
         x: Tensor,
+        into: Sequence[slice],
         cut: Cut,
-        coarse: list[Tensor],
+        coarse: dict[Position, list[Tensor]],
         index: int,
         seed: int,
         estimate: Estimate,
@@ -459,28 +487,34 @@ class Denoiser:
     ) -> Iterator[float]:
         """Sample clean images into the estimate and what is kept beside it; yields how many are done."""
         features: list[Tensor] = []
+        room = _room(estimate.positions)
         coupled = partial(latents.coupled, seed, index, block=estimate.block, strides=network.ladder.sight.strides)
         for group in estimate.groups():
             noise = coupled(group, origin=[0] * (x.dim() - 2))
-            down = self._down(network, cut, coarse, group, noise)
+            parts = [
+                (part, _view(x, estimate.positions, at), self._down(network, cut, coarse[at], part, noise))
+                for part, at in estimate.parts(group)
+            ]
             for number, tile in enumerate(cut.tiles):
-                seen, inner = x[(..., *tile.seen)], (..., *tile.inner)
-                window, origin = (slice(None), slice(None), *tile.within), [span.start for span in tile.seen]
-                if not features or len(cut.tiles) > 1:
-                    features = []  # not two at a time
-                    with self._arithmetic(x.device):
-                        features, _ = network.ladder.climb(seen, stop=cut.level)
-                noise = coupled(group, origin=origin)
-                for batch in _batches(group, _together(seen)):
-                    above = cut.seen(
-                        None if down is None else down[batch.start - group.start : batch.stop - group.start], tile
-                    )
-                    with self._arithmetic(x.device):
-                        drawn = network.sample(_repeated(features, batch), window, noise(batch), above)
-                    for done, sample in zip(batch, drawn.split(1), strict=True):
-                        estimate.add(inner, done, sample)
-                        if done < len(kept):
-                            kept[done][inner] = sample
+                noise = coupled(group, origin=[span.start for span in tile.seen])
+                inner = tiles.within(tiles.moved(tile.inner, [room] * (x.dim() - 2)), into)
+                for part, view, down in parts:
+                    placed = Tile(inner, tiles.moved(tile.seen, [span.start for span in view]))
+                    seen, window = x[(..., *placed.seen)], (slice(None), slice(None), *placed.within)
+                    if not features or len(cut.tiles) > 1 or room:
+                        features = []  # not two at a time
+                        with self._arithmetic(x.device):
+                            features, _ = network.ladder.climb(seen, stop=cut.level)
+                    for batch in _batches(part, _together(seen)):
+                        above = None if down is None else down[batch.start - part.start : batch.stop - part.start]
+                        with self._arithmetic(x.device):
+                            drawn = network.sample(
+                                _repeated(features, batch), window, noise(batch), cut.seen(above, tile)
+                            )
+                        for done, sample in zip(batch, drawn.split(1), strict=True):
+                            estimate.add((..., *inner), done, sample)
+                            if done < len(kept):
+                                kept[done][(..., *inner)] = sample
                 yield group.start + len(group) * (number + 1) / len(cut.tiles)
 
     def _down(
@@ -501,6 +535,17 @@ class Denoiser:
                 down = part.new_empty(len(group), *part.shape[1:])
             down[batch.start - group.start : batch.stop - group.start] = part
         return down
+
+
+def _view(x: Tensor, positions: Positions, position: Position) -> tuple[slice, ...]:
+    """What is seen of an image with room in front, from one of the positions: all of one size."""
+    sizes, room = x.shape[2:], _room(positions)
+    return tuple(slice(room - at, size - at) for at, size in zip(position[-len(sizes) :], sizes, strict=True))
+
+
+def _room(positions: Positions) -> int:
+    """So many pixels lie in front of what is seen from home."""
+    return max(map(max, positions))
 
 
 def _batches(samples: range, size: int) -> Iterator[range]:

@@ -36,6 +36,18 @@ class Tile:
         return Tile(scaled(self.inner), scaled(self.seen))
 
 
+def moved(spans: Sequence[slice], by: Sequence[int]) -> tuple[slice, ...]:
+    """Slices of an image as those of one in which its pixel 0 is pixel ``by``."""
+    return tuple(slice(span.start + step, span.stop + step) for span, step in zip(spans, by, strict=True))
+
+
+def within(spans: Sequence[slice], window: Sequence[slice]) -> tuple[slice, ...]:
+    """Of slices what lies in a window."""
+    return tuple(
+        slice(max(span.start, most.start), min(span.stop, most.stop)) for span, most in zip(spans, window, strict=True)
+    )
+
+
 def plan(
     window: Sequence[slice], space: Sequence[int], halo: int, stride: int, pixels: int, edge: int | None = None
 ) -> list[Tile]:

@@ -132,9 +132,14 @@ class COSDD(nn.Module):
         """About what one pixel takes while it is denoised: the finest features, as many as live at a time."""
         return 4 * ALIVE * max(self.settings.features, self.settings.signal_features, self.settings.direct_features)
 
-    def padded(self, x: Float[Tensor, "b c *space"]) -> tuple[Float[Tensor, "b c *padded"], tuple[slice, ...]]:
-        """An image of any size as the networks see it, and the slices that cut it out again."""
-        return pad_to_multiple(fill_missing(x)[0], self.stride, margin=self.stride)
+    def padded(
+        self, x: Float[Tensor, "b c *space"], room: int = 0
+    ) -> tuple[Float[Tensor, "b c *padded"], tuple[slice, ...]]:
+        """An image of any size as the networks see it, and the slices that cut it out again.
+
+        room: pixels more in front, so that it can be seen from so many other positions.
+        """
+        return pad_to_multiple(fill_missing(x)[0], self.stride, margin=self.stride, room=room)
 
     def encode(self, x: Float[Tensor, "b c *space"]) -> tuple[list[Tensor], tuple[slice, ...]]:
         """Bottom-up features of an image of any size, and the slices that cut it out of the padded one."""

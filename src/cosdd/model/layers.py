@@ -168,20 +168,22 @@ def double(h: Float[Tensor, "b c *space"]) -> Float[Tensor, "b c *doubled"]:
 
 
 def pad_to_multiple(
-    x: Float[Tensor, "b c *space"], multiple: int, margin: int = 0
+    x: Float[Tensor, "b c *space"], multiple: int, margin: int = 0, room: int = 0
 ) -> tuple[Float[Tensor, "b c *padded"], tuple[slice, ...]]:
     """Reflect the image at its borders until each edge is a multiple of ``multiple``.
 
-    At least ``margin`` pixels are added on every side where the image is large enough to reflect that far.
+    At least ``margin`` pixels are added on every side where the image is large enough to reflect that far. With
+    ``room``, so many more in front: whatever of the padded size begins at pixel 0 to ``room`` has all of the image.
     Returns the padded image and the slices that cut the image out of anything of the padded size.
     """
     pads: list[int] = []
     window: list[slice] = []
     for size in x.shape[2:]:
         before = min(margin, size - 1)
-        after = -(size + before + min(margin, size - 1)) % multiple + min(margin, size - 1)
-        pads = [before, after, *pads]  # F.pad wants the last axis first
-        window.append(slice(before, before + size))
+        at_least = max(before, room)
+        after = -(size + before + at_least) % multiple + at_least
+        pads = [before + room, after, *pads]  # F.pad wants the last axis first
+        window.append(slice(before + room, before + room + size))
     return reflect(x, pads), (slice(None), slice(None), *window)
 
 
