@@ -106,6 +106,21 @@ def test_the_error_of_the_best_blur_is_known_without_the_clean_image():
     assert not any("blur" in check.question for check in examined(CLEAN).answers)  # nothing is stated
 
 
+@pytest.mark.parametrize(("strength", "frames"), [(3.0, 1), (10.0, 8), (30.0, 8)])
+def test_where_noise_hides_the_error_of_a_blur_nothing_is_said_against_a_good_result(strength, frames):
+    """Few spots on an even ground: their noise is many times stronger than any error."""
+    rng = np.random.default_rng(5)
+    points = np.zeros((frames, 128, 128))
+    points[:, rng.integers(8, 120, 6), rng.integers(8, 120, 6)] = 1
+    clean = ndimage.gaussian_filter(points, (0, 2, 2))
+    clean = 100 + 10 * clean / clean.max()
+    noisy = clean + rng.normal(0, strength, clean.shape)
+    blurred, _ = metrics.best_gaussian(noisy, clean)
+    error = float(np.sqrt(np.mean((blurred - clean) ** 2))) / 2**0.5  # 3 dB better
+    found = examined(clean, noisy, std=np.full_like(clean, error))
+    assert not [check for check in found.answers if "blur" in check.question and check.light != "green"]
+
+
 @pytest.mark.parametrize(("steps", "expected"), [(checks.FEW_STEPS - 1, "yellow"), (checks.FEW_STEPS, "green")])
 def test_a_model_that_is_barely_trained_is_named(steps, expected):
     noisy = NOISY[:, None]

@@ -151,9 +151,10 @@ def test_what_a_worker_finds_at_fault_is_said_as_here(team, tmp_path):
     spread(team, tmp_path / "next", 0)  # the team is ready for the next file
 
 
-def test_a_worker_whose_disk_fails_for_a_moment_costs_no_frame(team, tmp_path):
+@pytest.mark.parametrize("cause", [OSError(5, "Input/output error"), MemoryError("no room")])
+def test_a_worker_whose_disk_or_memory_fails_for_a_moment_costs_no_frame(team, tmp_path, cause):
     error = InputError("chunk 3 cannot be read")
-    error.__cause__ = OSError(5, "Input/output error")
+    error.__cause__ = cause
     with pytest.raises(InputError, match="chunk 3 cannot be read"):
         spread(team, tmp_path, 99, error)
     assert list(tmp_path.glob(".a.tif.*.frames/*.npz"))

@@ -30,8 +30,9 @@ class InputError(ValueError):
     code = 2  # with which the command line ends
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """To another process goes also whether it was the disk; see `passing`."""
-        return type(self), self.args, {"__cause__": self.__cause__ if isinstance(self.__cause__, OSError) else None}
+        """To another process goes also whether it was the disk (see `passing`) or the memory."""
+        cause = self.__cause__ if isinstance(self.__cause__, OSError | MemoryError) else None
+        return type(self), self.args, {"__cause__": cause}
 
 
 AGAIN = "check the disk and the rights, and try again"  # where an error is `passing`

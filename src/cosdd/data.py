@@ -396,7 +396,7 @@ def _doubts(arrays: Sequence[Pixels], noise_axis: str, inspection: Inspection | 
         notes.append(
             f"{cut_off:.1%} of the pixels have the lowest value, and hardly any the next: if a background was "
             "subtracted and cut off there, noise no longer averages to zero and dark parts will come out too bright: "
-            "use the images as they were before. Empty borders are best cropped"
+            "use the images as they were before. Zeros between single photons do no harm; crop empty borders"
         )
     return tuple(notes)
 

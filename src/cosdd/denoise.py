@@ -32,7 +32,7 @@ from cosdd.tiles import Tile
 
 SMALLEST_TILE = 2**14  # pixels; where even that is too much for memory, smaller tiles will not help
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
-REFINING = 0.2  # of the work of a blind-row posterior, about
+REFINING = 0.1  # of the work of a blind-row posterior, about
 # Pixels that go through the networks together: as many samples as fit. Results do not depend on it.
 PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**22}
 NEAR = {"cpu": 2**17}  # a tile of so many pixels stays near the processor, in its caches

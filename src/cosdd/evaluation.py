@@ -271,9 +271,11 @@ def evaluate(
 def _moving(frames: Stack) -> float | None:
     """Share of the structure of the frames that differs from one to the other, at least; None where too little shows.
 
-    What diagonal neighbours have in common is structure, as noise along x or y is independent there. In a still scene
-    the difference of two frames holds none.
+    What diagonal neighbours have in common is structure, as noise along x or y is independent there (noise along both
+    is not, and counts as what differs). In a still scene the difference of two frames holds none.
     """
+    if min(frames.shape[-2:]) < 2:
+        return None
     shared, differing = [], []
     for i in range(len(frames)):
         one, other = (frames[j].astype(np.float64) for j in (i, (i + len(frames) // 2) % len(frames)))
