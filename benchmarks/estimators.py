@@ -1,6 +1,8 @@
 """How many samples does a mean need, and is the standard deviation right? ``python -m benchmarks.estimators``.
 
-Everything is simulated, so that the truth is known. A small cosdd model learns the specimen of the demo under its noise
+Everything is simulated, so that the truth is known. Samples see the image from one position of the wavelets' grid, as
+it is the coupling of their noise that is measured; what several positions are worth, docs/training.md says.
+A small cosdd model learns the specimen of the demo under its noise
 (`--train` seconds of processor time; `--model` uses one that is there). Then, on crops of ten held-out images:
 
 limit     the mean of very many coupled samples; its error against the clean image is what no number of samples mends
@@ -193,7 +195,7 @@ def lines(entry: Entry) -> list[str]:
     (first, last), many = auto["taken"], f", {found['many']} samples"
     told = [
         f"`{entry['command']}`: a small cosdd model ({found['steps']} steps) of a simulated specimen in the noise of "
-        f"the demo; {found['images']} crops of {found['crop']} x {found['crop']} pixels that it never saw; "
+        f"the demo, its grid as it is; {found['images']} crops of {found['crop']} x {found['crop']} pixels that it never saw; "
         f"{circumstances(entry)}.",
         "",
         f"The mean of {found['many']} coupled samples, the limit, has {taken['psnr_limit']:.2f} dB (range 1). "
@@ -247,6 +249,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--steps", type=int, default=800)
     asked = parser.parse_args()
+    estimates.POSITIONS = (estimates.HOME,)
     clean, noisy = images()
     with TemporaryDirectory() as folder:
         path = asked.model or Path(folder) / "model.safetensors"
