@@ -195,8 +195,8 @@ def lines(entry: Entry) -> list[str]:
     (first, last), many = auto["taken"], f", {found['many']} samples"
     told = [
         f"`{entry['command']}`: a small cosdd model ({found['steps']} steps) of a simulated specimen in the noise of "
-        f"the demo, its grid as it is; {found['images']} crops of {found['crop']} x {found['crop']} pixels that it never saw; "
-        f"{circumstances(entry)}.",
+        f"the demo, its grid as it is; {found['images']} crops of {found['crop']} x {found['crop']} pixels that it "
+        f"never saw; {circumstances(entry)}.",
         "",
         f"The mean of {found['many']} coupled samples, the limit, has {taken['psnr_limit']:.2f} dB (range 1). "
         "Behind it, in dB:",
