@@ -8,11 +8,11 @@ import pytest
 import torch
 from tiny import checkpoint, stripes
 
-from cosdd import config, denoise, images
+from cosdd import config, images, sampling
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.data import Statistics
-from cosdd.denoise import Denoiser, Settings
+from cosdd.denoise import Denoiser, Result, Settings
 from cosdd.model import COSDD, build
 
 
@@ -66,7 +66,7 @@ def test_how_many_samples_go_together_changes_nothing(monkeypatch, block):
     model = denoiser(block=block)
     results = []
     for pixels in (1, 3 * 32 * 32, 2**30):
-        monkeypatch.setattr(denoise, "PIXELS_AT_ONCE", dict.fromkeys(["cpu", "cuda", "mps"], pixels))
+        monkeypatch.setattr(sampling, "PIXELS_AT_ONCE", dict.fromkeys(["cpu", "cuda", "mps"], pixels))
         results.append(model.denoise(NOISY[:2], samples=5, save_samples=2))
     for other in results[1:]:
         np.testing.assert_allclose(other.mean, results[0].mean, rtol=1e-6)
@@ -179,10 +179,10 @@ def test_what_does_not_fit_into_memory_goes_on_in_smaller_tiles(monkeypatch, cap
         return look(self, features, *rest)
 
     monkeypatch.setattr(COSDD, "sample", poor)
-    monkeypatch.setattr(denoise, "SMALLEST_TILE", 1000)
+    monkeypatch.setattr(sampling, "SMALLEST_TILE", 1000)
     np.testing.assert_allclose(net.denoise(noisy, samples=2).mean, whole, atol=1e-5 * np.ptp(whole))
     assert "note: out of memory with" in capsys.readouterr().out
-    monkeypatch.setattr(denoise, "SMALLEST_TILE", 10**6)
+    monkeypatch.setattr(sampling, "SMALLEST_TILE", 10**6)
     with pytest.raises(torch.OutOfMemoryError):
         net.denoise(noisy, samples=2)
 
@@ -392,9 +392,9 @@ def test_a_frame_is_handed_over_as_soon_as_it_is_done():
     """Memory for one frame, not for the whole stack."""
     model = denoiser()
     stream = model.stream(model.frames(images.from_array(NOISY)), Settings(samples=2))
-    first = next(item for item in stream if isinstance(item, denoise.Result))
+    first = next(item for item in stream if isinstance(item, Result))
     assert first.mean.shape == (1, 32, 32)
-    later = next(item for item in stream if not isinstance(item, denoise.Result))
+    later = next(item for item in stream if not isinstance(item, Result))
     assert later == pytest.approx(1 / 3)
 
 

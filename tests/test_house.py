@@ -16,7 +16,19 @@ ROOMS = ["config", "progress", "writing", "lazy", "zarray", "omezarr", "images",
 ROOMS += ["evaluation", "excerpts", "correlation", "inspection", "noisefloor", "outliers", "data", "device"]
 ROOMS += ["processes", "model", "tensorfile"]
 ROOMS += ["calibration", "checkpoint", "training", "snapshot", "generation", "latents", "estimates", "tiles", "pyramid"]
-ROOMS += ["denoise", "recipe", "unfinished", "outputs", "workers", "checks", "report", "demo", "commands", "witness"]
+ROOMS += [
+    "sampling",
+    "denoise",
+    "recipe",
+    "unfinished",
+    "outputs",
+    "workers",
+    "checks",
+    "report",
+    "demo",
+    "commands",
+    "witness",
+]
 ROOMS += ["cli_train", "cli", "__main__"]
 
 

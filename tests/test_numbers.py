@@ -11,7 +11,7 @@ import tiny
 import torch
 
 import cosdd
-from cosdd import config, denoise, training
+from cosdd import config, sampling, training
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MODELS = sorted(FIXTURES.glob("*.safetensors"))
@@ -51,7 +51,7 @@ def test_threads_and_batches_make_no_difference(path, monkeypatch):
     try:
         for count, pixels in ((1, 2**16), (2, 2**16), (2, 1), (1, 48 * 48 * 3)):
             torch.set_num_threads(count)
-            monkeypatch.setattr(denoise, "PIXELS_AT_ONCE", {"cpu": pixels})
+            monkeypatch.setattr(sampling, "PIXELS_AT_ONCE", {"cpu": pixels})
             found.append(denoised(path))
     finally:
         torch.set_num_threads(threads)

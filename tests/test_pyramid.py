@@ -9,10 +9,11 @@ import torch
 from tiny import checkpoint, network, shaken
 
 from cosdd import config, estimates, pyramid
-from cosdd.denoise import Denoiser
+from cosdd.denoise import Denoiser, Settings
 from cosdd.estimates import HOME, Estimate
 from cosdd.model import COSDD
 from cosdd.model.unet import UNet
+from cosdd.sampling import Sampling
 
 
 def silent(level, shape, device):
@@ -120,7 +121,8 @@ NETWORKS = {
 
 def denoised(model, image, cut, samples):
     """Mean, standard deviation and single samples of a padded image, in its arithmetic."""
-    network = model.checkpoint.network
+    everywhere = tuple(slice(0, size) for size in image.shape)
+    sampling = Sampling(model.checkpoint.network, image, everywhere, (HOME,), 3, Settings(), "float32")
     features = []
     with torch.inference_mode():
         for _, found in pyramid.coarse(cut, image, contextlib.nullcontext):
@@ -128,10 +130,9 @@ def denoised(model, image, cut, samples):
         estimate = Estimate(image, samples)
         kept = [torch.zeros_like(image) for _ in range(samples)]
         if isinstance(cut.network, UNet):
-            list(model._directly(network, image, cut, features, estimate.mean))
+            list(sampling.directly(cut, features, estimate.mean))
             return (estimate.mean,)
-        everywhere = [slice(0, size) for size in image.shape[2:]]
-        list(model._sampled(network, image, everywhere, cut, {HOME: features}, 3, 0, estimate, kept))
+        list(sampling.sampled(cut, {HOME: features}, estimate, kept))
         return estimate.mean, estimate.std(), *kept
 
 

@@ -1,14 +1,13 @@
-"""Denoising: posterior mean, standard deviation and samples, streamed.
+"""Denoising: a trained model at work, on images of any kind, frame by frame.
 
-Encode each frame once, sample its latents many times, average the clean images (supplement section 2.3). Samples are
-drawn in blocks whose noise cancels, until their mean has settled; or, `plain`, one by one as in the paper.
+Of a blind-row model posterior mean and standard deviation are solved for here; what a COSDD model does with a frame is
+in `sampling`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,28 +15,18 @@ import torch
 from torch import Tensor
 
 from cosdd import checkpoint as files
-from cosdd import data, device, estimates, generation, images, latents, outliers, pyramid, tiles
+from cosdd import data, device, generation, images, outliers
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
-from cosdd.estimates import Estimate
 from cosdd.generation import Generated
 from cosdd.images import Image
 from cosdd.lazy import Pixels
 from cosdd.model import COSDD, BlindRow
-from cosdd.model.ladder import Draw
 from cosdd.model.quick import quick
-from cosdd.progress import out
-from cosdd.pyramid import Cut
-from cosdd.tiles import Tile
+from cosdd.sampling import Sampling, Settings
 
-SMALLEST_TILE = 2**14  # pixels; where even that is too much for memory, smaller tiles will not help
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
 REFINING = 0.1  # of the work of a blind-row posterior, about
-# Pixels that go through the networks together: as many samples as fit. Results do not depend on it.
-PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**22}
-NEAR = {"cpu": 2**17}  # a tile of so many pixels stays near the processor, in its caches
-Position = tuple[int, ...]  # of the networks' grid, in pixels along z, y and x
-Positions = Sequence[Position]
 
 
 @dataclass(frozen=True)
@@ -91,42 +80,6 @@ class Noise:
             f"{variance}; correlation at lags 1 to 5: {lags}, row offsets of standard deviation {self.row_offset:.2g}"
             + (f", a wave of standard deviation {size:.2g} and period {period:.3g} pixels" if size else "")
         )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is asked of ``denoise``. samples: None: as many as it takes, of each image by itself; with ``plain`` 100.
-
-    tile: edge of the tiles of a COSDD model; None: as memory allows.
-    """
-
-    samples: int | None = None
-    plain: bool = False
-    save_samples: int = 0
-    direct: bool = False
-    flips: bool = False
-    tile: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.samples is not None and self.samples < 1:
-            raise InputError(f"samples is {self.samples}: at least 1 is needed")
-        if self.tile is not None and self.tile < 1:
-            raise InputError(f"tile is {self.tile}: expected pixels along the edge of a tile, at least 1")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}: at least 0 is needed")
-        if not 0 <= self.save_samples <= self.at_least:
-            more = "" if self.samples else " (say how many to draw where you need more)"
-            raise InputError(
-                f"save_samples is {self.save_samples}: expected 0 to the number of samples, {self.at_least}{more}"
-            )
-        if self.direct and self.save_samples:
-            raise InputError("the direct denoiser draws no samples: leave out either direct or save_samples")
-
-    @property
-    def at_least(self) -> int:
-        """So many samples are drawn in any case."""
-        return self.samples or (estimates.PAPER if self.plain else estimates.GROUP)
 
 
 @dataclass(frozen=True)
@@ -334,16 +287,9 @@ class Denoiser:
             if isinstance(network, BlindRow):
                 yield from self._solved(network, x, index, len(frames), settings)
             else:
-                # What starts as wavelets has their grid: samples are averaged over positions of it.
-                one = settings.plain or settings.direct or not network.centred
-                positions = (estimates.HOME,) if one else estimates.POSITIONS
-                x, window = network.padded(x, room=_room(positions))
-                yield from self._by_tiles(network, x, window, positions, index, len(frames), settings)
+                for part in Sampling.of(network, x, index, settings, self.checkpoint.settings.train.precision).parts():
+                    yield self._result(*part) if isinstance(part, tuple) else (index + part) / len(frames)
             yield (index + 1) / len(frames)
-
-    def _arithmetic(self, where: torch.device) -> torch.autocast:
-        # Around single calls, never around a yield: the caller's own code must not run in bfloat16.
-        return device.arithmetic(self.checkpoint.settings.train.precision, where)
 
     def _result(self, mean: Tensor, std: Tensor | None, samples: list[Tensor], taken: int = 0) -> Result:
         """Back to grey values: de-normalised in float32 at least, never in the networks' arithmetic."""
@@ -365,13 +311,14 @@ class Denoiser:
         Then refined, unless it is the closed form that is asked for.
         """
         views = ((), *MIRRORS) if settings.flips else ((),)
+        precision = self.checkpoint.settings.train.precision
         work = len(views) + (0 if settings.plain else REFINING)
         mean, std = x, x
         for done, axes in enumerate(views):
             share, one, spread = 0.0, x, x
             strips = network.posterior_by_strips(x.flip(axes) if axes else x)
             while share < 1:
-                with self._arithmetic(x.device):
+                with device.arithmetic(precision, x.device):  # not around a yield: the caller's code is its own
                     share, one, spread = next(strips)
                 yield (index + (done + share) / work) / count
             if not axes:
@@ -386,179 +333,6 @@ class Denoiser:
                 share, mean = next(refining)
                 yield (index + (len(views) + REFINING * share) / work) / count
         yield self._result(mean, std, [])
-
-    def _by_tiles(
-        self,
-        network: COSDD,
-        x: Tensor,
-        window: tuple[slice, ...],
-        positions: Positions,
-        index: int,
-        count: int,
-        settings: Settings,
-    ) -> Iterator[Result | float]:
-        """Tile by tile, each as it would be in the whole image; in smaller tiles where memory does not suffice."""
-        room = _room(positions)
-        wanted = tiles.moved(window[2:], [-room] * (x.dim() - 2))
-        pixels, edge = device.pixels_at_once(x.device, network.bytes_per_pixel), settings.tile
-        part, tail = network.ladder, network.signal.reach
-        if settings.direct:
-            assert network.direct is not None
-            part, tail = network.direct, 0
-        while True:
-            cut = pyramid.plan(
-                part, wanted, [size - room for size in x.shape[2:]], pixels,
-                edge=edge, tail=tail + room, rounds=1 if settings.direct else settings.at_least,
-                near=NEAR.get(x.device.type),
-            )  # fmt: skip
-            try:
-                for share in self._tiled(network, x, window, positions, cut, index, settings):
-                    yield (index + share) / count if isinstance(share, float) else share
-                return
-            except RuntimeError as error:
-                seen = max(tile.pixels for tile in cut.tiles)
-                if not device.out_of_memory(error) or seen <= SMALLEST_TILE:
-                    raise
-                pixels, edge = seen // 2, None
-                out.print(f"note: out of memory with {seen:,} pixels at once; going on with half as many")
-
-    def _tiled(
-        self,
-        network: COSDD,
-        x: Tensor,
-        window: tuple[slice, ...],
-        positions: Positions,
-        cut: Cut,
-        index: int,
-        settings: Settings,
-    ) -> Iterator[Result | float]:
-        """A padded image: yields the share done, then the Result."""
-        estimate = Estimate(x, settings.samples, settings.plain, positions)
-        kept = [torch.zeros_like(x) for _ in range(settings.save_samples)]
-        coarse: dict[Position, list[Tensor]] = {at: [] for _, at in estimate.parts(range(settings.at_least))}
-        climb = len(coarse) * cut.has_coarse  # a way up to the coarse levels counts as a sample
-        for done, position in enumerate(coarse):
-            seen = x[(..., *_view(x, positions, position))]
-            for share, features in pyramid.coarse(cut, seen, partial(self._arithmetic, x.device)):
-                coarse[position] = features
-                if climb:
-                    yield (done + share) / (climb + (1 if settings.direct else estimate.expected))
-        if settings.direct:
-            shares = self._directly(network, x, cut, coarse[positions[0]], estimate.mean)
-        else:
-            # One position: beyond the image, too, as far as tiles go.
-            into = [slice(0, size) for size in x.shape[2:]] if len(positions) == 1 else window[2:]
-            shares = self._sampled(network, x, into, cut, coarse, index, settings.seed, estimate, kept)
-        best = 0.0
-        for done in shares:
-            best = max(best, (climb + done) / (climb + (1 if settings.direct else estimate.expected)))
-            yield best
-        std = None if settings.direct else estimate.std()[window]
-        samples = [sample[window].cpu() for sample in kept]
-        yield self._result(estimate.mean[window], std, samples, estimate.taken)
-
-    def _directly(self, network: COSDD, x: Tensor, cut: Cut, coarse: list[Tensor], mean: Tensor) -> Iterator[float]:
-        """The direct denoiser's estimate, into ``mean``; yields the share done."""
-        direct, down = network.direct, None
-        assert direct is not None
-        if coarse:
-            with self._arithmetic(x.device):
-                down = direct.top_down(coarse, first=cut.level)
-        for number, tile in enumerate(cut.tiles):
-            with self._arithmetic(x.device):
-                features, _ = direct.climb(x[(..., *tile.seen)], stop=cut.level)
-                part = direct.top_down(features, down=cut.seen(down, tile))
-                if network.centred:
-                    part = part + x[(..., *tile.seen)]
-            mean[(..., *tile.inner)] = part[(..., *tile.within)].float()
-            yield (number + 1) / len(cut.tiles)
-
-    def _sampled(
-        self,
-        network: COSDD,
-        x: Tensor,
-        into: Sequence[slice],
-        cut: Cut,
-        coarse: dict[Position, list[Tensor]],
-        index: int,
-        seed: int,
-        estimate: Estimate,
-        kept: list[Tensor],
-    ) -> Iterator[float]:
-        """Sample clean images into the estimate and what is kept beside it; yields how many are done."""
-        features: list[Tensor] = []
-        room = _room(estimate.positions)
-        coupled = partial(latents.coupled, seed, index, block=estimate.block, strides=network.ladder.sight.strides)
-        for group in estimate.groups():
-            noise = coupled(group, origin=[0] * (x.dim() - 2))
-            parts = [
-                (part, _view(x, estimate.positions, at), self._down(network, cut, coarse[at], part, noise))
-                for part, at in estimate.parts(group)
-            ]
-            for number, tile in enumerate(cut.tiles):
-                noise = coupled(group, origin=[span.start for span in tile.seen])
-                inner = tiles.within(tiles.moved(tile.inner, [room] * (x.dim() - 2)), into)
-                for part, view, down in parts:
-                    placed = Tile(inner, tiles.moved(tile.seen, [span.start for span in view]))
-                    seen, window = x[(..., *placed.seen)], (slice(None), slice(None), *placed.within)
-                    if not features or len(cut.tiles) > 1 or room:
-                        features = []  # not two at a time
-                        with self._arithmetic(x.device):
-                            features, _ = network.ladder.climb(seen, stop=cut.level)
-                    for batch in _batches(part, _together(seen)):
-                        above = None if down is None else down[batch.start - part.start : batch.stop - part.start]
-                        with self._arithmetic(x.device):
-                            drawn = network.sample(
-                                _repeated(features, batch), window, noise(batch), cut.seen(above, tile)
-                            )
-                        for done, sample in zip(batch, drawn.split(1), strict=True):
-                            estimate.add((..., *inner), done, sample)
-                            if done < len(kept):
-                                kept[done][(..., *inner)] = sample
-                yield group.start + len(group) * (number + 1) / len(cut.tiles)
-
-    def _down(
-        self,
-        network: COSDD,
-        cut: Cut,
-        coarse: list[Tensor],
-        group: range,
-        noise: Callable[[range], Draw],
-    ) -> Tensor | None:
-        """What comes down from the coarse levels of the whole image for each sample of a group."""
-        down = None
-        for batch in _batches(group, _together(coarse[0])) if coarse else ():
-            with self._arithmetic(coarse[0].device):
-                repeated = _repeated(coarse, batch)
-                part = network.ladder.top_down(repeated, noise(batch), with_kl=False, first=cut.level)[0]
-            if down is None:
-                down = part.new_empty(len(group), *part.shape[1:])
-            down[batch.start - group.start : batch.stop - group.start] = part
-        return down
-
-
-def _view(x: Tensor, positions: Positions, position: Position) -> tuple[slice, ...]:
-    """What is seen of an image with room in front, from one of the positions: all of one size."""
-    sizes, room = x.shape[2:], _room(positions)
-    return tuple(slice(room - at, size - at) for at, size in zip(position[-len(sizes) :], sizes, strict=True))
-
-
-def _room(positions: Positions) -> int:
-    """So many pixels lie in front of what is seen from home."""
-    return max(map(max, positions))
-
-
-def _batches(samples: range, size: int) -> Iterator[range]:
-    return (samples[start : start + size] for start in range(0, len(samples), size))
-
-
-def _together(x: Tensor) -> int:
-    """How many samples may go through the networks side by side."""
-    return max(1, PIXELS_AT_ONCE.get(x.device.type, 2**20) // x[0, 0].numel())
-
-
-def _repeated(features: Sequence[Tensor], batch: range) -> list[Tensor]:
-    return [feature.expand(len(batch), *feature.shape[1:]) for feature in features]
 
 
 def _opened(source: np.ndarray | Image | str | Path, axes: str | None) -> Image:
