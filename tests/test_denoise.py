@@ -9,6 +9,7 @@ import torch
 from tiny import checkpoint, stripes
 
 from cosdd import config, images, sampling
+from cosdd.axes import Image
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.data import Statistics
@@ -283,7 +284,7 @@ def test_files_and_images_and_arrays_are_the_same(tmp_path):
     model = denoiser()
     wanted = model.denoise(NOISY, samples=1).mean
     for source in (tmp_path / "a.npy", str(tmp_path / "a.npy"), images.from_array(NOISY, "TYX")):
-        axes = None if isinstance(source, images.Image) else "TYX"
+        axes = None if isinstance(source, Image) else "TYX"
         np.testing.assert_array_equal(model.denoise(source, axes=axes, samples=1).mean, wanted)
 
 

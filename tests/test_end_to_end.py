@@ -439,7 +439,7 @@ def test_a_disk_that_fails_for_a_moment_costs_no_frame(kind, trained, stack, tmp
     images.write(tmp_path / "noisy.zarr", np.asarray(image.data), image)
     tifffile.imwrite(tmp_path / "noisy.tif", image.data, compression="zlib", metadata={"axes": "TYX"})
     np.save(tmp_path / "noisy.npy", image.data)
-    monkeypatch.setattr(images, "LARGE", 0)
+    monkeypatch.setattr(lazy, "LARGE", 0)
     monkeypatch.setattr(lazy._KEPT, "most", 0)
     command = ("denoise", model, noisy, "--axes", "TYX", "-o")
 

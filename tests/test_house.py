@@ -12,24 +12,12 @@ import cosdd
 
 SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
-ROOMS = ["config", "progress", "writing", "lazy", "zarray", "omezarr", "images", "specimen", "simulate", "metrics"]
-ROOMS += ["evaluation", "excerpts", "correlation", "inspection", "noisefloor", "outliers", "data", "device"]
+ROOMS = ["config", "progress", "writing", "lazy", "zarray", "omezarr", "axes", "tiff", "images", "specimen", "simulate"]
+ROOMS += ["metrics", "evaluation", "excerpts", "correlation", "inspection", "noisefloor", "outliers", "data", "device"]
 ROOMS += ["processes", "model", "tensorfile"]
 ROOMS += ["calibration", "checkpoint", "training", "snapshot", "generation", "latents", "estimates", "tiles", "pyramid"]
-ROOMS += [
-    "sampling",
-    "denoise",
-    "recipe",
-    "unfinished",
-    "outputs",
-    "workers",
-    "checks",
-    "report",
-    "demo",
-    "commands",
-    "witness",
-]
-ROOMS += ["cli_train", "cli", "__main__"]
+ROOMS += ["sampling", "denoise", "recipe", "unfinished", "outputs", "workers", "checks", "report", "demo", "commands"]
+ROOMS += ["witness", "cli_train", "cli", "__main__"]
 
 
 def room(path: Path) -> str:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from cosdd import images, lazy, writing
+from cosdd import images, lazy, tiff, writing
+from cosdd.axes import Image, unit_name
 from cosdd.config import InputError
-from cosdd.images import Image
 
 LENGTHS = {"P": 3, "T": 4, "Z": 5, "C": 2, "Y": 12, "X": 20}
 SIZE = {"T": 0.5, "Z": 1.5, "Y": 0.25, "X": 0.1083}
@@ -120,7 +120,7 @@ def test_one_scale_in_fiji_for_mixed_units(tmp_path):
 
 
 def test_more_than_4_gb_is_bigtiff(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "_CLASSIC_TIFF_BYTES", 1000)
+    monkeypatch.setattr(tiff, "_CLASSIC_TIFF_BYTES", 1000)
     image = sample("TYX")
     images.write(tmp_path / "a.tif", image.data, like=image)
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:
@@ -172,7 +172,7 @@ def test_a_screen_resolution_is_no_pixel_size(tmp_path, resolution, unit):
 
 @pytest.mark.parametrize("spelling", ["µm", "μm", "um", "micron", "\\u00B5m", "micrometer"])
 def test_one_name_for_the_micrometer(tmp_path, spelling):
-    assert images._unit(spelling) == "micrometer"
+    assert unit_name(spelling) == "micrometer"
 
 
 def test_ome_positions_are_one_axis(tmp_path):
@@ -251,7 +251,7 @@ def test_large_files_stay_in_the_file(tmp_path, monkeypatch, name):
     WRITERS[name](tmp_path / name, data)
     axes = {"a.npy": "TZYX", "colour.tif": "TYXC"}.get(name)
     small = images.read(tmp_path / name, axes)
-    monkeypatch.setattr(images, "LARGE", 0)
+    monkeypatch.setattr(lazy, "LARGE", 0)
     large = images.read(tmp_path / name, axes)
     assert isinstance(large.data, lazy.Lazy)
     assert not isinstance(small.data, lazy.Lazy)
@@ -268,13 +268,13 @@ def test_large_files_stay_in_the_file(tmp_path, monkeypatch, name):
 def test_a_large_file_whose_frames_are_interleaved_is_told_to_be_slow(tmp_path, monkeypatch, axes, told):
     np.save(tmp_path / "a.npy", np.zeros((5, 6, 7, 8, 9)[: len(axes)], np.uint8))
     assert "slow" not in images.read(tmp_path / "a.npy", axes).describe()  # it is in memory after the first frame
-    monkeypatch.setattr(images, "LARGE", 0)
+    monkeypatch.setattr(lazy, "LARGE", 0)
     said = images.read(tmp_path / "a.npy", axes).describe()
     assert told in said if told else "slow" not in said
 
 
 def test_a_large_file_with_a_broken_page_is_refused(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(images, "LARGE", 0)
+    monkeypatch.setattr(lazy, "LARGE", 0)
     tifffile.imwrite(tmp_path / "a.tif", sample("TYX", T=9).data, compression="zlib", metadata={"axes": "TYX"})
     whole = bytearray((tmp_path / "a.tif").read_bytes())
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:
@@ -290,7 +290,7 @@ def test_a_large_file_with_a_broken_page_is_refused(tmp_path, monkeypatch, capfd
 @pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "big.tif", "a.npy"])
 def test_axes_in_another_order_are_not_copied_at_once(tmp_path, monkeypatch, name):
     if name == "big.tif":
-        monkeypatch.setattr(images, "_CLASSIC_TIFF_BYTES", 1000)
+        monkeypatch.setattr(tiff, "_CLASSIC_TIFF_BYTES", 1000)
     pixels = np.random.default_rng(0).random((3, 8, 2, 128, 128), np.float32).transpose(0, 2, 1, 3, 4)
     tracemalloc.start()
     images.write(tmp_path / name, pixels, like=Image(pixels, "TCZYX"))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cosdd import images, simulate
+from cosdd.axes import Image
 from cosdd.config import InputError
 from cosdd.inspection import Inspection, inspect_image, inspect_samples
 from cosdd.specimen import specimen
@@ -203,7 +204,7 @@ def test_impossible_requests_are_refused(samples, spatial, message):
 # ------------------------------------------------------------------------------------------- real recordings
 
 
-def recording(name: str) -> images.Image:
+def recording(name: str) -> Image:
     path = DATA / name
     if not path.exists():
         pytest.skip(f"test recording {name} is not here; set COSDD_DATA to the folder that has noisy/")

@@ -15,8 +15,8 @@ from test_images import SIZE, UNIT, refused, sample
 from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from cosdd import images, lazy, omezarr, outputs, writing
+from cosdd.axes import Image
 from cosdd.config import InputError
-from cosdd.images import Image
 from cosdd.lazy import Lazy
 
 

@@ -18,8 +18,8 @@ from cosdd.config import InputError
 if TYPE_CHECKING:
     import numpy as np
 
+    from cosdd.axes import Image
     from cosdd.denoise import Denoiser
-    from cosdd.images import Image
     from cosdd.training import Record
 
 __version__ = version("cosdd")

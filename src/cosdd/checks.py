@@ -15,8 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from cosdd import data, inspection, noisefloor, outliers
+from cosdd.axes import Image
 from cosdd.data import Statistics
-from cosdd.images import Image
 from cosdd.lazy import Pixels
 
 Light = Literal["green", "yellow", "red"]

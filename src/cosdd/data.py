@@ -14,8 +14,8 @@ from typing import Any, get_args
 import numpy as np
 
 from cosdd import config, images, lazy, outliers
+from cosdd.axes import Image
 from cosdd.config import InputError
-from cosdd.images import Image
 from cosdd.inspection import FEW_PIXELS, Inspection, inspect_image
 from cosdd.lazy import Pixels
 from cosdd.outliers import Outliers

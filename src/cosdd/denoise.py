@@ -16,10 +16,10 @@ from torch import Tensor
 
 from cosdd import checkpoint as files
 from cosdd import data, device, generation, images, outliers
+from cosdd.axes import Image
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
 from cosdd.generation import Generated
-from cosdd.images import Image
 from cosdd.lazy import Pixels
 from cosdd.model import COSDD, BlindRow
 from cosdd.model.quick import quick

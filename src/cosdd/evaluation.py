@@ -20,8 +20,8 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from cosdd import images, metrics
+from cosdd.axes import Image
 from cosdd.config import InputError
-from cosdd.images import Image
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95

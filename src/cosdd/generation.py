@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from cosdd import device, images, lazy
+from cosdd.axes import AXES, Image
 from cosdd.checkpoint import Checkpoint
 from cosdd.config import InputError
-from cosdd.images import Image
 from cosdd.lazy import Pixels
 from cosdd.model import COSDD, BlindRow
 from cosdd.model.ladder import Draw
@@ -166,7 +166,7 @@ def canvas(checkpoint: Checkpoint, settings: Settings) -> Image:
             f"such as {_times(SIZE[model.dimensions])}"
         )
     lengths = {"T": settings.count, "C": model.channels} | dict(zip(images.SPATIAL[len(size)], size, strict=True))
-    axes = "".join(axis for axis in images.AXES if axis in lengths and (axis != "C" or model.channels > 1))
+    axes = "".join(axis for axis in AXES if axis in lengths and (axis != "C" or model.channels > 1))
     return Image(np.broadcast_to(np.float32(0), [lengths[axis] for axis in axes]), axes)
 
 

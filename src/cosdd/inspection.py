@@ -13,10 +13,10 @@ import numpy as np
 from scipy import ndimage
 
 from cosdd import lazy
+from cosdd.axes import Image
 from cosdd.config import InputError
 from cosdd.correlation import Correlation, blocks, correlations
 from cosdd.excerpts import Excerpt, finest, flatness, flattest, upright, windows
-from cosdd.images import Image
 from cosdd.lazy import Pixels
 
 FEW_PIXELS = 40_000  # to learn from

@@ -20,6 +20,7 @@ import numpy as np
 from cosdd.config import AGAIN, passing, refusal
 
 KEPT_BYTES = 256 * 2**20  # of unpacked chunks, of all files together
+LARGE = 2**30  # bytes of pixels that are not mapped or loaded as one; see `in_file`
 BLOCK_BYTES = 64 * 2**20  # pixels looked at together where a whole image is streamed, counted as float64
 
 Part = int | slice | EllipsisType
@@ -241,3 +242,11 @@ def blocks(data: Pixels, share: float = 1.0) -> Iterator[tuple[tuple[slice, ...]
             continue
         where = tuple(slice(start, start + step) for start, step in zip(corner, size, strict=True))
         yield where, np.asarray(data[where])
+
+
+def in_file(mapped: np.ndarray, path: Path) -> Pixels:
+    """A memory map of a large file as an array whose parts are mapped when they are read, and let go then: else all
+    pages that were looked at once would count as memory of ours."""
+    if mapped.nbytes < LARGE or not isinstance(mapped, np.memmap) or not mapped.flags.c_contiguous:
+        return mapped
+    return Lazy(Mapped(path, mapped.dtype, mapped.offset, mapped.shape))

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from cosdd import images, recipe, unfinished, writing
+from cosdd.axes import Image
 from cosdd.config import InputError
 from cosdd.denoise import Result
 from cosdd.generation import Generated
-from cosdd.images import Image
 from cosdd.recipe import Recipe
 from cosdd.unfinished import Frame, Make, Unfinished
 

@@ -18,10 +18,10 @@ from PIL import Image as Picture
 from PIL import ImageDraw, ImageFont
 
 from cosdd import checks, data, outliers, writing
+from cosdd.axes import Image
 from cosdd.checks import Checks, Light
 from cosdd.config import InputError
 from cosdd.denoise import Denoiser, Result, Settings
-from cosdd.images import Image
 from cosdd.model import COSDD
 
 CAPTION_HEIGHT, GAP, FONT_SIZE = 26, 6, 15

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from cosdd import images, recipe
+from cosdd.axes import Image
 from cosdd.config import InputError
-from cosdd.images import Image
 from cosdd.lazy import Lazy
 from cosdd.progress import out
 from cosdd.recipe import Recipe

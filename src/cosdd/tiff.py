@@ -1,0 +1,240 @@
+"""TIFF files <-> Image: plain, ImageJ's, OME-TIFF. Pixels stay in the file wherever its layout allows it."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import struct
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree  # nosec B405
+
+import numpy as np
+import tifffile
+
+from cosdd import __version__, lazy
+from cosdd.axes import AXES, UNITS, Image, converted, file_axes, given_axes, ordered, shape_text, unit_name
+from cosdd.config import AGAIN, InputError, passing, refusal
+from cosdd.lazy import Chunks, Lazy, Pixels
+
+LARGEST_EXPANSION = 5000  # bytes of pixels for a byte of file; deflate reaches 1032
+_OME_SIZES = {"X": "PhysicalSizeX", "Y": "PhysicalSizeY", "Z": "PhysicalSizeZ", "T": "TimeIncrement"}
+_IMAGEJ_TYPES = ("uint8", "uint16", "int16", "float32")
+OME_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
+_CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets are 32 bit; the margin is for tags
+
+
+def read(path: Path, given: str | None) -> Image:
+    with tifffile.TiffFile(path) as tif:
+        _refuse_circle(tif, path)
+        pixels = _ome_pixels(tif, path)
+        series = [s for s in tif.series if not s.keyframe.is_reduced]  # reduced: thumbnails
+        data, axes = _pixels(tif, series, path)
+        kind = series[0].kind
+        own = (tif.shaped_metadata or ({},))[0] if kind == "shaped" else {}
+        imagej = (tif.imagej_metadata or {}) if kind == "imagej" else {}
+        order, letters = str(imagej.get("cosdd_axes", "")), axes.replace("S", "C")  # see write
+        if given is not None:
+            axes = given_axes(given, data, path)
+        elif order and all(n == 1 or a in order for a, n in zip(letters, data.shape, strict=True)):
+            data, axes = ordered(data, letters, order), order
+        else:
+            stated = "axes" in own or kind not in ("shaped", "uniform", "generic")
+            data, axes = file_axes(data, axes, stated, path)
+        if kind == "ome" and pixels is not None:
+            names = [e.get("Name", "") for e in pixels if e.tag.endswith("}Channel")]
+            scale = _ome_scale(pixels.attrib)
+        else:
+            labels = [str(label) for label in imagej.get("Labels", ())]  # one per plane, channels fastest
+            names = labels[: data.shape[axes.index("C")] if "C" in axes else 0]
+            names = names if names and labels == names * (len(labels) // len(names)) else []
+            scale = _ome_scale(own) if "PhysicalSizeX" in own else _tag_scale(series[0].keyframe, imagej)
+        return Image(data, axes, *scale, tuple(names) if all(names) else ())
+
+
+def _refuse_circle(tif: tifffile.TiffFile, path: Path) -> None:
+    """The pages of a TIFF are a chain; tifffile would follow one that bites its own tail for hours."""
+    form, file, seen = tif.tiff, tif.filehandle, set()
+
+    def number(at: int, layout: str) -> int:
+        file.seek(at)
+        return struct.unpack(layout, file.read(struct.calcsize(layout)))[0]
+
+    with suppress(struct.error):  # the end of the file, where the chain is cut off: tifffile says so
+        offset = number(form.offsetsize, form.offsetformat)  # the first is after 4 bytes, in BigTIFF after 8
+        while offset and offset < file.size:
+            if offset in seen:
+                raise refusal(path, "its pages refer to each other in a circle", "a TIFF file", "copy it again")
+            seen.add(offset)
+            tags = number(offset, form.tagnoformat)
+            offset = number(offset + form.tagnosize + tags * form.tagsize, form.offsetformat)
+
+
+def _ome_pixels(tif: tifffile.TiffFile, path: Path) -> ElementTree.Element | None:
+    """OME's description of the pixels, read before tifffile follows it. It may name files of its own folder only."""
+    if not (text := tif.ome_metadata):
+        return None
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # nothing OME needs, and the way in which XML grows or reaches out
+        raise refusal(path, "its OME-XML declares entities", "plain OME-XML", "save it again, e.g. with Fiji")
+    elements = list(ElementTree.fromstring(text).iter())  # nosec B314
+    for name in (element.get("FileName") for element in elements):
+        if name and (Path(name).name != name or "\\" in name):
+            raise refusal(path, f"its OME-XML names the file {name:.80}", "files of the same folder", "save it again")
+    return next((element for element in elements if element.tag.endswith("}Pixels")), None)
+
+
+def _pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixels, str]:
+    """All images of the file as one array, left there if they lie in one piece or are large; and tifffile's axes."""
+    shapes = list(dict.fromkeys(f"{shape_text(s)} ({s.axes}) {s.dtype}" for s in series))
+    if len(shapes) != 1:
+        seen = f"{len(series)} images of different shape or type: {', '.join(shapes[:4])}"
+        raise refusal(path, seen, "one image per file", "save each as a TIFF of its own")
+    first = series[0]
+    if not first.is_multifile:
+        refuse_bomb(path, sum(s.nbytes for s in series))
+    if first.kind == "ome" and any(page is None for s in series for page in s.pages):
+        raise refusal(path, "planes are missing", "all planes of the OME-TIFF", "put its files together")
+    if len(series) > 1:
+        return np.stack([s.asarray() for s in series]), f"P{first.axes}"
+    if first.dataoffset is not None and not first.is_multifile and first.keyframe.parent is tif:
+        mapped = np.memmap(path, tif.byteorder + first.dtype.char, "r", first.dataoffset, first.shape)
+        return lazy.in_file(mapped, path), first.axes
+    page = first.keyframe.shape
+    before = first.shape[: len(first.shape) - len(page)]
+    by_pages = first.shape[len(before) :] == page and math.prod(before) == len(first.pages)
+    if first.nbytes < lazy.LARGE or first.is_multifile or not by_pages:
+        return first.asarray(), first.axes
+    turn = threading.Lock()
+
+    def read(place: tuple[int, ...]) -> np.ndarray:
+        number = int(np.ravel_multi_index(place[: len(before)], before)) if before else 0
+        with turn, decoding(path):
+            tif.filehandle.open()  # it was closed after the last part
+            try:
+                return first.pages[number].asarray().reshape((1,) * len(before) + page)
+            finally:
+                tif.filehandle.close()
+
+    return Lazy(Chunks(first.shape, first.dtype, (1,) * len(before) + page, read)), first.axes
+
+
+def _tag_scale(page: Any, imagej: dict[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """Pixel size from the resolution tags of `page` and, if there is any, ImageJ's description."""
+    fractions = {a: page.tags.valueof(f"{a}Resolution") for a in "XY"}  # pixels, units
+    size = {a: f[1] / f[0] for a, f in fractions.items() if f and f[0] and f[1]}
+    length, tag_unit = unit_name(imagej.get("unit")), int(page.tags.valueof("ResolutionUnit", default=2))
+    if length:
+        size["Z"] = abs(float(imagej.get("spacing", 0)))
+    # 1 is what libraries write for "unknown", 72 and 96 dpi what drawing programs write
+    elif {round(1 / s, 3) for s in size.values()} <= ({1.0, 72.0, 96.0} if tag_unit == 2 else {1.0}):
+        size = {}
+    else:
+        size = {a: s * {2: 25400.0, 3: 10000.0}.get(tag_unit, 0.0) for a, s in size.items()}
+    size["T"] = float(imagej.get("finterval", 0))  # `read` drops what is 0
+    return size, dict.fromkeys(size, length or "micrometer") | {"T": unit_name(imagej.get("tunit")) or "second"}
+
+
+def _ome_scale(said: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
+    """Pixel size and unit from the attributes of OME's Pixels, with OME's default units."""
+    unit = {a: unit_name(said.get(f"{name}Unit", "s" if a == "T" else "µm")) for a, name in _OME_SIZES.items()}
+    return {a: float(said[name]) for a, name in _OME_SIZES.items() if name in said and unit[a]}, unit
+
+
+def write(path: Path, data: Pixels, like: Image, ome: bool, made: str) -> None:
+    """Write the richest TIFF that holds these pixels: ImageJ, else OME, else plain with JSON."""
+    if data.dtype.kind == "f" and data.dtype != np.float32 and (data.dtype.itemsize == 2 or not ome):
+        data = np.asarray(data, np.float32)
+    axes, pixel = like.axes, data.dtype.name
+    lengths = dict(zip(axes, data.shape, strict=True))
+    big = data.nbytes > _CLASSIC_TIFF_BYTES
+    imagej = pixel in _IMAGEJ_TYPES and set(axes) <= set(AXES) and not (ome or big)
+    fits_ome = ome_holds(axes, data.dtype)
+    rgb = axes.endswith("YXC") and lengths["C"] == 3 and (pixel == "uint8" if imagej else fits_ome)
+    names = list(like.channel_names) if not rgb and len(like.channel_names) == lengths.get("C") else []
+    unit = like.unit.get("X", "") if imagej else "centimeter"  # ImageJ has one for all directions
+    x, y, z = (converted(like, axis, unit) for axis in "XYZ")
+    said: dict[str, Any] = {}
+    if imagej:
+        order = "TZYXC" if rgb else AXES  # the only ones Fiji knows; `cosdd_axes` keeps ours
+        symbol = "micron" if unit == "micrometer" else UNITS.get(unit, (0, unit))[1]
+        said["unit"] = symbol if symbol.isascii() else unit if unit.isascii() else ""
+        said |= {"spacing": z, "finterval": converted(like, "T", "second"), "cosdd_axes": axes}
+        said["Labels"] = names * (lengths.get("T", 1) * lengths.get("Z", 1))
+    else:
+        order = axes if "Y" in axes else axes.replace("X", "YX")
+        order = order.replace("P", "") if fits_ome else order
+        if fits_ome and not (rgb or order.endswith("YX")):
+            order = "".join(a for a in AXES if a in order)
+        for axis, name in _OME_SIZES.items():
+            if axis in like.pixel_size and like.unit.get(axis) in UNITS:
+                said |= {name: like.pixel_size[axis], f"{name}Unit": UNITS[like.unit[axis]][1]}
+        said["Channel"] = {"Name": names} if names else None
+    said = {k: v for k, v in said.items() if v} | {"axes": order.replace("C", "S") if rgb else order}
+    options: dict[str, Any] = {"photometric": "rgb" if rgb else "minisblack", "metadata": said}
+    options["software"] = made or f"cosdd {__version__}"
+    if x and unit:
+        options |= {"resolution": (1 / x, 1 / (y or x)), "resolutionunit": 1 if imagej else 3}
+    with tifffile.TiffWriter(path, imagej=imagej, ome=fits_ome and not imagej, bigtiff=big) as tif:
+        # OME: one image per position; ImageJ and plain: one image, under an axis that is not there
+        images = ordered(data, axes, ("P" if fits_ome else "#") + order)
+        for place in range(len(images)):
+            # Plane by plane: axes in another order are a copy, which need not be one of all pixels.
+            inner = np.ndindex(images.shape[1 : -3 if rgb else -2])
+            planes = (np.ascontiguousarray(images[(place, *i)]) for i in inner)
+            tif.write(planes, shape=images.shape[1:], dtype=images.dtype, contiguous=False, **options)
+
+
+def ome_holds(axes: str, pixels: np.dtype) -> bool:
+    return pixels.name in (*OME_TYPES, "float16") and set(axes) <= set("P" + AXES)  # float16 is written as float32
+
+
+def refuse_bomb(path: Path, size: int) -> None:
+    """Refuse an image of ``size`` bytes whose file is too small for it: no known compression of images does that."""
+    if size > max(LARGEST_EXPANSION * path.stat().st_size, 2**28):
+        seen = f"{size / 1e9:.3g} GB of pixels in a file of {path.stat().st_size / 1e6:.3g} MB"
+        raise refusal(path, seen, "an image file", "it is damaged, or made to fill the memory")
+
+
+@contextmanager
+def decoding(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises or logs about a damaged file into one InputError; keep it quiet.
+
+    tifffile only logs that pages are missing and returns the rest: training would go on with half a file.
+    """
+    complaints: list[str] = []
+    disk: OSError | None = None
+    logger = logging.getLogger("tifffile")
+
+    def note(record: logging.LogRecord) -> bool:
+        complaints.extend([record.getMessage()] if record.levelno >= logging.ERROR else [])
+        return False  # goes no further
+
+    logger.addFilter(note)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except InputError:
+        raise
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            complaints.insert(0, str(error))
+            disk = passing(error)
+        else:
+            fix = "cut the image into parts, or use a machine with more memory"
+            raise refusal(path, "out of memory while it was read", "room for the whole image", fix) from error
+    except Exception as error:  # decoders raise nearly every kind; only they run in here
+        complaints.insert(0, str(error) or type(error).__name__)
+    finally:
+        logger.removeFilter(note)
+    # a bad tag is harmless, except 270, which has the axes
+    if complaints := [c for c in complaints if "TiffTag" not in c or "TiffTag 270 " in c]:
+        too_short = any("mmap length" in c or ("TiffPages" in c and "offset" in c) for c in complaints)
+        complaints = ["the file is cut short"] if too_short else complaints
+        fix = AGAIN if disk else "copy it again, or open it in Fiji and save it as TIFF, or leave it out"
+        raise refusal(path, f"cannot be read: {complaints[0]:.120}", "a complete image file", fix) from disk
