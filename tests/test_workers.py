@@ -1,5 +1,6 @@
 """Several processes give what one gives, and the death of one of them is no loss."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -193,6 +194,24 @@ def test_a_cluster_gives_what_one_process_gives(folder):
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         assert cosdd("several", "--dask", cluster.scheduler_address) == 0
     assert equal(pixels(folder / "several"), pixels(folder / "one"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_worker_of_a_cluster_that_ends_costs_no_frame_and_one_that_ends_each_time_is_said(tmp_path, capsys):
+    distributed = pytest.importorskip("distributed")
+    for name in ("once", "always"):
+        (tmp_path / name).mkdir()
+    with (
+        importlib.import_module("dask").config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        workers.team(1, cluster.scheduler_address) as team,
+    ):
+        spread(team, tmp_path / "once", 1)
+        assert len(list((tmp_path / "once").glob("attempt*"))) == 1
+        with pytest.raises(workers.Lost, match="frame 3 and 0 other"):
+            spread(team, tmp_path / "always", 99)
+    assert len(list((tmp_path / "always").glob(".a.tif.*.frames/*.npz"))) == 7
+    assert "7 of 8 frame(s) are kept" in capsys.readouterr().out
 
 
 def test_frames_that_another_machine_is_slow_to_show_are_no_reason_to_remove_the_others(tmp_path, monkeypatch):
