@@ -10,7 +10,8 @@ import argparse
 import os
 import sys
 
-from cosdd.config import InputError, seconds
+from cosdd.config import seconds
+from cosdd.errors import InputError
 
 
 def duration(text: str) -> float:

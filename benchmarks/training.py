@@ -86,7 +86,7 @@ def ours(name: str, images: np.ndarray, seconds: float, seed: int) -> Iterator[t
             if network.direct is not None and training.progress(run) > network.settings.direct_from:
                 found["direct"] = network.denoise_directly(x)
         else:
-            found = {"mean": network.posterior(x)[0]}
+            found = {"mean": network.estimate(x)[0]}
         network.load_state_dict(kept)
         return {name: statistics.restore(value.numpy())[:, 0] for name, value in found.items()}
 

@@ -1,4 +1,4 @@
-"""Shapes are checked at run time in the tests: every annotated tensor function of the model."""
+"""Shapes and types are checked at run time in the tests, in the rooms where annotations say shapes."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Before anything imports the package.
-_hook = install_import_hook("cosdd.model", "beartype.beartype")
+SHAPED = ["model", "latents", "estimates", "specimen", "calibration"]
+_hook = install_import_hook([f"cosdd.{room}" for room in SHAPED], "shapes.checked")
 
 import torch  # noqa: E402
 

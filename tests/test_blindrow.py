@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from cosdd import noisefloor
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.model import blindrow, layers
-from cosdd.model.blindrow import BlindRow, RowEvidence, signal_covariance
+from cosdd.model.blindrow import BlindRow, RowNll, signal_covariance
 
 SMALL = {"features": (8, 12), "rank": 2}
 
@@ -103,9 +103,9 @@ def test_evidence_and_its_gradient_are_those_of_a_multivariate_normal():
     residual, white, scale, _, steady, factors = inputs
     covariance = signal_covariance(factors, kernels) + steady + torch.diag_embed(white + scale**2)
     expected = -torch.distributions.MultivariateNormal(torch.zeros_like(residual), covariance).log_prob(residual)
-    evidence = RowEvidence.apply(*inputs, kernels)
-    torch.testing.assert_close(evidence, expected, atol=1e-3, rtol=1e-3)
-    got = torch.autograd.grad(evidence.sum(), [residual, white, scale, steady, factors])
+    nll = RowNll.apply(*inputs, kernels)
+    torch.testing.assert_close(nll, expected, atol=1e-3, rtol=1e-3)
+    got = torch.autograd.grad(nll.sum(), [residual, white, scale, steady, factors])
     want = torch.autograd.grad(expected.sum(), [residual, white, scale, steady, factors])
     torch.testing.assert_close(got, want, atol=1e-2, rtol=1e-3)
 

@@ -16,8 +16,9 @@ from safetensors import safe_open
 import cosdd
 from cosdd import checkpoint as files
 from cosdd import writing
-from cosdd.config import InputError
 from cosdd.denoise import Denoiser
+from cosdd.errors import InputError
+from cosdd.model import build
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -45,6 +46,7 @@ def refused(path: Path) -> str:
 # ---------------------------------------------------------------------------------------- there and back
 
 
+@pytest.mark.filterwarnings("ignore:these images are not like")
 @pytest.mark.parametrize("block", ["plain", "supplement"])
 def test_a_loaded_model_denoises_to_the_last_bit_the_same(tmp_path, block):
     saved = dataclasses.replace(tiny.checkpoint(1000.0, 20.0, block=block), spread=(1.25,))
@@ -194,6 +196,16 @@ def test_an_older_format_asks_for_a_new_training(model):
     metadata, tensors = read(model)
     safetensors.torch.save_file(tensors, model, metadata | {"format_version": "1"})
     assert "train it again" in refused(model)
+
+
+def test_a_small_file_cannot_ask_for_padding_without_bound(tmp_path):
+    """A few kilobytes of networks that halve an image many times would pad it to any size."""
+    deep = tiny.settings(latents=1, final_latents=1, features=1, max_features=1)
+    deep = deep.model_copy(update={"model": deep.model.model_copy(update={"levels": 13})})
+    path = tmp_path / "deep.safetensors"
+    files.save(dataclasses.replace(tiny.checkpoint(), settings=deep, network=build(deep)), path)
+    with pytest.raises(InputError, match="one pixel of 4096"):
+        files.load(path)
 
 
 def test_tensors_must_be_those_that_the_settings_ask_for(model):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cosdd import checks, metrics, simulate
+from cosdd import checks, likeness, metrics, simulate
 from cosdd.data import measure
 from cosdd.specimen import specimen
 
@@ -159,5 +159,7 @@ def test_the_page_on_the_report_names_the_limits_in_use():
     )
     assert limits["Was it trained?"][0] == f"fewer than {checks.FEW_STEPS} updates"
     yellow, red = limits["Was the model made for this image?"]
-    assert yellow == f"{checks.OTHER_MEAN[0]:g} standard deviations, a factor {checks.OTHER_SPREAD[0]:g}".lstrip("0")
-    assert red == f"{checks.OTHER_MEAN[1]:g}, {checks.OTHER_SPREAD[1]:g}"
+    assert yellow == f"{likeness.OTHER_MEAN[0]:g} standard deviations, a factor {likeness.OTHER_SPREAD[0]:g}".lstrip(
+        "0"
+    )
+    assert red == f"{likeness.OTHER_MEAN[1]:g}, {likeness.OTHER_SPREAD[1]:g}"

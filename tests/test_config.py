@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cosdd import config
-from cosdd.config import InputError
+from cosdd import config, overrides
+from cosdd.errors import InputError
 
 
 def refused(*layers, preset="tiny") -> str:
@@ -170,14 +170,14 @@ def test_durations(text, expected):
 
 def test_assignments_reach_every_section_with_their_types():
     given = ["train.lr=1e-3", "train.time=10m", "model.noise_axis=none", "model.direct=false", "train.clip=null"]
-    built = config.build("tiny", config.from_assignments(given))
+    built = config.build("tiny", overrides.from_assignments(given))
     assert (built.train.lr, built.train.time, built.train.clip) == (0.001, 600, None)
     assert (built.model.noise_axis, built.model.direct) == ("none", False)
 
 
 @pytest.mark.parametrize("axis", ["x", "y", "z", "none"])
 def test_yaml_does_not_turn_an_axis_into_a_truth_value(axis):
-    assert config.from_assignments([f"model.noise_axis={axis}"]) == {"model": {"noise_axis": axis}}
+    assert overrides.from_assignments([f"model.noise_axis={axis}"]) == {"model": {"noise_axis": axis}}
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_yaml_does_not_turn_an_axis_into_a_truth_value(axis):
 )
 def test_a_malformed_assignment_is_shown_back(assignment):
     with pytest.raises(InputError, match="--set") as caught:
-        config.from_assignments([assignment])
+        overrides.from_assignments([assignment])
     assert f"--set {assignment}" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -193,13 +193,13 @@ def test_a_malformed_assignment_is_shown_back(assignment):
 def test_a_yaml_file_gives_settings(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("preset: small\nmodel:\n  levels: 4\ntrain:\n  time: 5m\n")
-    built = config.build("tiny", config.from_file(path))
+    built = config.build("tiny", overrides.from_file(path))
     assert (built.preset, built.model.levels, built.train.time, built.train.steps) == ("small", 4, 300, None)
 
 
 def test_an_empty_yaml_file_changes_nothing(tmp_path):
     (tmp_path / "c.yaml").write_text("# nothing\n")
-    assert config.build("tiny", config.from_file(tmp_path / "c.yaml")) == config.build()
+    assert config.build("tiny", overrides.from_file(tmp_path / "c.yaml")) == config.build()
 
 
 @pytest.mark.parametrize(
@@ -211,20 +211,27 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path, content):
     path = tmp_path / "c.yaml"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"c\.yaml") as caught:
-        config.from_file(path)
+        overrides.from_file(path)
     assert "\n" not in str(caught.value)
 
 
 def test_an_empty_section_changes_nothing(tmp_path):
     """Everything in it commented out, as people do."""
     (tmp_path / "c.yaml").write_text("model:\ntrain:\n  # lr: 0.1\n")
-    built = config.build("tiny", config.from_file(tmp_path / "c.yaml"), {"train": {"time": "5m"}})
+    built = config.build("tiny", overrides.from_file(tmp_path / "c.yaml"), {"train": {"time": "5m"}})
     assert built == config.build("tiny", {"train": {"time": "5m"}})
+
+
+@pytest.mark.parametrize("given", ["10m", 5, [1], True])
+def test_a_value_where_a_section_belongs(given):
+    message = refused({"train": given}, {"train": {"time": "5m"}})
+    assert "setting train=" in message
+    assert "time" in message
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.yaml"):
-        config.from_file(tmp_path / "none.yaml")
+        overrides.from_file(tmp_path / "none.yaml")
 
 
 # --------------------------------------------------------------------------------------- made from here

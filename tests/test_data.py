@@ -7,8 +7,8 @@ from scipy import ndimage
 from tiny import frames, settings, stripes
 
 from cosdd import data, lazy
-from cosdd.config import InputError
 from cosdd.data import Frames, Statistics
+from cosdd.errors import InputError
 
 
 def noise(*shape, mean=0.0, std=1.0, seed=0):
@@ -305,6 +305,13 @@ def test_a_frame_of_a_memory_map_is_read_only_where_it_is_cropped(tmp_path):
 
 def prepare(*sources, axes=None, noise_axis="x", layers=()):
     return data.prepare(list(sources), axes, noise_axis, "tiny", {"method": "cosdd"}, *layers)
+
+
+@pytest.mark.parametrize("axis", [1, False, ["x"], "w"])
+def test_a_noise_axis_that_is_none_is_shown_back(axis):
+    with pytest.raises(InputError, match="noise axis") as caught:
+        prepare(stripes(3)[:, 0], noise_axis="auto", layers=[{"model": {"noise_axis": axis}}])
+    assert repr(axis) in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cosdd import evaluation, metrics, simulate
 from cosdd.cli import app
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.specimen import specimen
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from cosdd import checkpoint as files
 from cosdd import cli, config, generation
 from cosdd.checkpoint import Checkpoint
-from cosdd.config import InputError
 from cosdd.data import Statistics
 from cosdd.denoise import Denoiser
+from cosdd.errors import InputError
 from cosdd.model import build
 from cosdd.model.blindrow import BlindRow, RowNoise
 

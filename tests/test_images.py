@@ -11,7 +11,7 @@ import tifffile
 
 from cosdd import images, lazy, tiff, writing
 from cosdd.axes import Image, unit_name
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 LENGTHS = {"P": 3, "T": 4, "Z": 5, "C": 2, "Y": 12, "X": 20}
 SIZE = {"T": 0.5, "Z": 1.5, "Y": 0.25, "X": 0.1083}

@@ -11,7 +11,7 @@ import pytest
 
 from cosdd import images, simulate
 from cosdd.axes import Image
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.inspection import Inspection, inspect_image, inspect_samples
 from cosdd.specimen import specimen
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cosdd import metrics
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 
 def draw(*shape, seed=0):

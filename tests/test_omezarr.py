@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, TransposeCodec, Zstd
 
 from cosdd import images, lazy, omezarr, outputs, writing
 from cosdd.axes import Image
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.lazy import Lazy
 
 

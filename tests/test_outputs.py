@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cosdd import images, outputs, recipe, unfinished
-from cosdd.config import InputError
 from cosdd.denoise import Result
+from cosdd.errors import InputError
 from cosdd.recipe import Recipe
 
 SAME = outputs.Wanted(dtype="same")

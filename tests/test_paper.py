@@ -21,8 +21,8 @@ from benchmarks import record  # noqa: E402
 from benchmarks.paper import __main__ as command  # noqa: E402
 from benchmarks.paper import controls, figures, latents, models, noise, page, samples  # noqa: E402
 from benchmarks.table import sets  # noqa: E402
-from cosdd.config import InputError  # noqa: E402
 from cosdd.denoise import Denoiser  # noqa: E402
+from cosdd.errors import InputError  # noqa: E402
 
 SMALL = replace(
     models.QUICK,

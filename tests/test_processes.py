@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import cosdd
 from cosdd import cli, processes
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 
 def settings(method: str) -> list[str]:

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from cosdd import checkpoint, report
 from cosdd.cli import app
-from cosdd.config import InputError
 from cosdd.denoise import Denoiser
+from cosdd.errors import InputError
 from cosdd.images import from_array
 
 BROWSER = next((path for name in ("chromium", "google-chrome", "chrome") if (path := shutil.which(name))), None)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cosdd import simulate
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.metrics import autocorrelation
 from cosdd.specimen import specimen
 

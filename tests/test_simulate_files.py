@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cosdd import images, metrics, simulate
 from cosdd.cli import app
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.specimen import specimen
 
 

@@ -16,9 +16,9 @@ import tifffile
 import tiny
 import torch
 
-from cosdd import config, snapshot, tensorfile, training
+from cosdd import config, overrides, snapshot, tensorfile, training
 from cosdd.checkpoint import load
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 SMALL = ("model.features=4", "model.max_features=4", "model.levels=2", "model.latents=2", "model.final_latents=2")
 SMALL += ("model.noise_features=4", "model.signal_features=4", "model.direct_features=4", "blind_row.features=[4]")
@@ -117,7 +117,7 @@ def test_sigterm_leaves_a_model_and_a_way_on(folder):
 
 @pytest.fixture
 def begun():
-    settings = config.build("tiny", config.from_assignments([*SMALL, "train.steps=5"]), {"method": "blind-row"})
+    settings = config.build("tiny", overrides.from_assignments([*SMALL, "train.steps=5"]), {"method": "blind-row"})
     run = training.start(settings, tiny.frames())
     for _ in training.fit(run):
         pass

@@ -22,7 +22,7 @@ from benchmarks import record  # noqa: E402
 from benchmarks.table import classical, controls, page, run, sets  # noqa: E402
 from benchmarks.table.methods import METHODS, Method  # noqa: E402
 from benchmarks.table.task import Task  # noqa: E402
-from cosdd.config import InputError  # noqa: E402
+from cosdd.errors import InputError  # noqa: E402
 
 PROTOCOL = run.Protocol(budget=60, limit=60)
 

@@ -12,9 +12,9 @@ from tiny import MODEL, TRAIN, frames, settings, shaken, stripes
 
 import cosdd
 from cosdd import config, training
-from cosdd.config import InputError
 from cosdd.data import Frames
 from cosdd.denoise import Denoiser
+from cosdd.errors import InputError
 
 
 def start(train=None, data=None, **model) -> training.Run:

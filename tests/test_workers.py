@@ -17,7 +17,7 @@ import tiny
 import torch
 
 from cosdd import checkpoint, cli, images, unfinished, workers
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.recipe import Recipe
 from cosdd.unfinished import Unfinished
 

@@ -19,7 +19,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 NAMES = ("latents", "samples", "noise", "controls")
 MODELS = Path(".cache") / "paper"

@@ -20,7 +20,7 @@ from benchmarks.table import task as files
 from benchmarks.table.methods import METHODS, NEEDS, Method
 from benchmarks.table.sets import SETS, Set
 from cosdd import report
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "benchmarks" / "environments"

@@ -15,7 +15,7 @@ from PIL import Image
 from benchmarks.real import against_others_in_place, drift, streaks
 from benchmarks.record import DATA
 from cosdd import metrics, simulate
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.specimen import specimen
 
 EDGE = 128  # pixels: centre crops of the clean images

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

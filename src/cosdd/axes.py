@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cosdd import lazy
-from cosdd.config import refusal
+from cosdd.errors import refusal
 from cosdd.lazy import Lazy, Mapped, Pixels
 
 AXES = "TZCYX"  # ImageJ's order

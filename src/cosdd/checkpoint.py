@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,14 @@ from typing import Any
 
 import torch
 
-from cosdd import __version__, config, images, tensorfile
-from cosdd.config import InputError
+from cosdd import __version__, config, images, tensorfile, writing
 from cosdd.data import Statistics
+from cosdd.errors import InputError
 from cosdd.model import COSDD, BlindRow, build
 
 FORMAT_VERSION = 3
 OLDEST = 2  # format that is still read
+LARGEST_STRIDE = 1024  # small images are padded to one pixel of the coarsest level, which must not ask for any memory
 FIRST = "cosdd denoise MODEL IMAGES"
 # Tensors that files of format 2 do not have yet. Their initial values mean: nothing of the kind.
 SINCE_3 = {f"noise.{name}" for name in ("bend", "log_wave", "pitch", "knots", "frequency")}
@@ -45,7 +45,7 @@ class Checkpoint:
 def save(checkpoint: Checkpoint, path: str | Path, overwrite: bool = False) -> None:
     """Write the model file; it appears whole or not at all. Raises InputError where it exists already."""
     path = Path(path)
-    refuse_existing(path, overwrite)
+    writing.refuse_existing(path, overwrite)
     header = {
         "settings": checkpoint.settings.model_dump(),
         "statistics": {
@@ -61,19 +61,6 @@ def save(checkpoint: Checkpoint, path: str | Path, overwrite: bool = False) -> N
     }
     metadata = {"format": "cosdd", "format_version": str(FORMAT_VERSION), "cosdd": json.dumps(header)}
     tensorfile.write(path, checkpoint.network.state_dict(), metadata)
-
-
-def refuse_existing(path: Path, overwrite: bool) -> None:
-    """Raise InputError where ``path`` exists and must not be replaced."""
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists already: choose another name or add --overwrite (in Python overwrite=True)")
-
-
-def refuse_unwritable(path: Path) -> None:
-    """Raise InputError where ``path`` could not be written: known before a long training, not after it."""
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(f"{path}: cannot be written: choose another place with -o")
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -101,7 +88,13 @@ def load(path: str | Path) -> Checkpoint:
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
                 raise InputError(f"{path}: the model's header is damaged ({_brief(error)})") from None
             with torch.device("meta"):  # shapes only, nothing allocated
-                wanted = build(settings).state_dict()
+                empty = build(settings)
+            if isinstance(empty, COSDD) and empty.stride > LARGEST_STRIDE:
+                raise InputError(
+                    f"{path}: its networks make one pixel of {empty.stride}, expected at most {LARGEST_STRIDE}: "
+                    "no model of cosdd train"
+                )
+            wanted = empty.state_dict()
             later = SINCE_3 - set(file.entries) if file.metadata["format_version"] == "2" else set()
             wanted = {name: value for name, value in wanted.items() if name not in later}
             if set(wanted) != set(file.entries):

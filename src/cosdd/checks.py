@@ -6,25 +6,21 @@ structure, and on average nothing at any brightness.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
-from cosdd import data, inspection, noisefloor, outliers
+from cosdd import data, inspection, likeness, noisefloor, outliers
 from cosdd.axes import Image
 from cosdd.data import Statistics
-from cosdd.lazy import Pixels
+from cosdd.likeness import Light, Likeness
 
-Light = Literal["green", "yellow", "red"]
 _SEVERITY: dict[Light, int] = {"green": 0, "yellow": 1, "red": 2}
 LAGS = 10
 ACROSS = 3  # lags across the noise axis that are looked at for structure
 BRIGHTNESSES = 10
-ENOUGH_PIXELS = 1 << 22  # for a mean and a standard deviation
 FEW = 100  # pixels in a class of brightness; fewer are no evidence
 
 # Beyond the first limit yellow, beyond the second red.
@@ -35,7 +31,6 @@ BLUR = (-0.2, 1.0)  # decibels by which the best Gaussian filter is better
 UNSURE = 0.03  # about so far off, relatively, is the measured variance of the noise
 SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # of the filters tried, pixels
 FEW_STEPS = 300  # of training: below this no method has learned much
-OTHER_MEAN, OTHER_SPREAD = (0.5, 3.0), (1.5, 4.0)  # in standard deviations of the training images; as a factor
 
 
 @dataclass(frozen=True)
@@ -76,6 +71,7 @@ def examine(
     inspected: what `inspect` found in the noisy file. steps: of the training.
     """
     axis = {"x": -1, "y": -2, "z": -3, "none": -1}[noise_axis]
+    alike = likeness.compare(noisy, trained_on, leave_out=True)
     defects = outliers.measure(data.pieces([noisy], 1 << 20))
     noisy = np.stack([defects.without(image) for image in noisy])  # what they were replaced by is no noise
     noisy = np.moveaxis(noisy.astype(np.float64), axis, -1)
@@ -92,7 +88,7 @@ def examine(
         _removed(floor, noise, residual, variance),
         _structure(across),
         _bias(*curves[worst]),
-        likeness(noisy, trained_on),
+        _likeness(alike),
     ]
     left = variance.mean((0, *range(2, variance.ndim)))
     if floor is not None and left.min() > 0 and (blur := _blur(floor, noisy, denoised, left)):
@@ -113,11 +109,8 @@ def inspected(image: Image) -> inspection.Inspection | None:
 
 def worst(answers: Sequence[Check]) -> Light:
     """The light that decides."""
-    return functools.reduce(_worse, (check.light for check in answers), "green")
-
-
-def _worse(one: Light, other: Light) -> Light:
-    return one if _SEVERITY[one] > _SEVERITY[other] else other
+    lights: list[Light] = ["green", *(check.light for check in answers)]
+    return max(lights, key=_SEVERITY.__getitem__)
 
 
 def _light(value: float, limits: tuple[float, float]) -> Light:
@@ -223,26 +216,10 @@ def _training(steps: int) -> Check:
     return Check("Was it trained?", "green" if enough else "yellow", steps, f"{words} ({steps} steps)")
 
 
-def likeness(noisy: Pixels, trained_on: Statistics) -> Check:
-    """Are (n, c, *space) images like those that a model was trained on? Of many, some are looked at."""
-    some = max(1, len(noisy) // 8)
-    pixels = -(-len(noisy) // some) * (noisy.size // len(noisy))
-    thin = max(1, int((pixels / ENOUGH_PIXELS) ** 0.5))
-    sparse = (slice(None, None, thin),) * 2 if noisy.ndim > 3 else (slice(None, None, thin**2),)
-    noisy = noisy[(slice(None, None, some), ..., *sparse)].astype(np.float64)
-    axes = (0, *range(2, noisy.ndim))
-    mean, std = noisy.mean(axes), noisy.std(axes)
-    there, spread = np.asarray(trained_on.mean), np.asarray(trained_on.std)
-    shift = float((np.abs(mean - there) / spread).max())
-    factor = float(np.exp(np.abs(np.log(np.maximum(std, 1e-12) / spread)).max()))
-    light = _worse(_light(shift, OTHER_MEAN), _light(factor, OTHER_SPREAD))
-    words = {
-        "green": "brightness and contrast are those of the training images",
-        "yellow": "brightness or contrast differ from those of the training images: compare with a model of its own",
-        "red": "these images are not like the training images: train a model on them",
-    }
-    figures = f"mean {shift:.2f} standard deviations away, contrast {factor:.2f}-fold"
-    return Check("Was the model made for this image?", light, max(shift, factor - 1), f"{words[light]} ({figures})")
+def _likeness(found: Likeness) -> Check:
+    figure = max(found.shift, found.contrast - 1)
+    answer = ". ".join(dict.fromkeys((found.answer, *found.notes)))
+    return Check("Was the model made for this image?", found.light, figure, answer)
 
 
 def _axis(found: inspection.Inspection, noise_axis: str) -> Check:

@@ -16,8 +16,8 @@ from typing import Annotated
 
 import typer
 
-from cosdd import __version__, cli_train, commands, config, progress, witness, writing
-from cosdd.config import InputError
+from cosdd import __version__, cli_train, commands, overrides, progress, witness, writing
+from cosdd.errors import InputError
 from cosdd.progress import out
 
 app = typer.Typer(
@@ -80,7 +80,7 @@ def denoise(
     from cosdd import images
 
     paths = images.find(files)  # before torch is loaded: a name may be mistyped
-    from cosdd import checks, outputs, recipe, workers
+    from cosdd import outputs, recipe, workers
     from cosdd.denoise import Denoiser, Result
     from cosdd.denoise import Settings as DenoiseSettings
 
@@ -116,11 +116,11 @@ def denoise(
         image = images.read(path, axes)
         frames = denoiser.frames(image)
         out.print(image.describe())
-        like = checks.likeness(frames, denoiser.checkpoint.statistics)
+        like = denoiser.likeness(frames)
         if like.light == "red":
             unlike.append(path)
-        if like.light != "green":
-            out.print(f"{'warning' if like.light == 'red' else 'note'}: {like.answer}")
+        for note in like.notes:
+            out.print(f"{'warning' if note == like.answer and path in unlike else 'note'}: {note}")
         taken: list[int] = []  # by this process
         contrasts: list[float] = []
 
@@ -169,14 +169,13 @@ def report(
     from cosdd import images
 
     path = images.find([str(file)])[0]  # before torch is loaded: a name may be mistyped
-    from cosdd import checkpoint
     from cosdd import report as pages
     from cosdd.denoise import Denoiser
 
     output = output or Path(images.output_path(path, Path()).with_suffix(".html").name)
     if output.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"{output}: a report ends in .html: use -o {output.with_suffix('.html')}")
-    checkpoint.refuse_unwritable(output)
+    writing.refuse_unwritable(output)
     context.with_resource(writing.claim(output.parent, [output.name]))
     denoiser = Denoiser.load(model)
     image = images.read(path, axes)
@@ -251,11 +250,11 @@ def evaluate(
     overwrite: commands.Overwrite = False,
 ) -> None:
     """Score denoised images: PSNR by its conventions, SSIM; against clean images, or against other frames."""
-    from cosdd import checkpoint, evaluation
+    from cosdd import evaluation
 
     if csv_file is not None:
-        checkpoint.refuse_existing(csv_file, overwrite)
-        checkpoint.refuse_unwritable(csv_file)
+        writing.refuse_existing(csv_file, overwrite)
+        writing.refuse_unwritable(csv_file)
     if frames and noisy is not None:
         raise InputError("--noisy: with --frames the reference is what was denoised: leave out --noisy")
     names = evaluation.find(denoised)
@@ -295,7 +294,7 @@ def simulate(
     from cosdd import simulate as recipes
 
     commands.refuse_as_folder(output)
-    given = config.from_options(settings or [])
+    given = overrides.from_options(settings or [])
     paths = images.find(files)
     context.with_resource(writing.claim(output, [recipes.SUMMARY]))
     with progress.bar("simulating") as show:

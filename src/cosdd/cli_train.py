@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cosdd import commands, config, progress, writing
-from cosdd.config import InputError
+from cosdd import commands, overrides, progress, writing
+from cosdd.errors import InputError
 from cosdd.progress import out
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def train(
             return  # trained to the end already, as the first one says
         _train_along(data.prepare(list(paths), axes, noise_axis, "tiny", *layers), saved if resume else None)
         return
-    checkpoint.refuse_unwritable(output)
+    writing.refuse_unwritable(output)
     context.with_resource(writing.claim(output.parent, [output.name, history.name, saved.name]))
     begun = resume and saved.exists()
     if resume and not begun and output.exists():
@@ -67,7 +67,7 @@ def train(
         raise InputError(f"{saved}: an interrupted run is here: continue it with --resume, or add --overwrite")
     overwrite = overwrite or begun  # what an interrupted run left is an earlier state of the same model
     for path in (output, history):
-        checkpoint.refuse_existing(path, overwrite)
+        writing.refuse_existing(path, overwrite)
     ready = data.prepare(list(paths), axes, noise_axis, "tiny", *layers)
     for image in ready.images:
         out.print(image.describe())
@@ -172,16 +172,16 @@ def _layers(
     preset: str | None,
 ) -> list[dict[str, Any]]:
     """Settings in the order in which they win: file, --preset, --method, --time and --seed, --set."""
-    layers = [config.from_file(config_file)] if config_file else []
+    layers = [overrides.from_file(config_file)] if config_file else []
     if preset is not None:
         layers.append({"preset": preset})
     if method is not None:
         layers.append({"method": method})
     if budget is not None:
-        layers.append(config.from_option("--time", "train", "time", budget))
+        layers.append(overrides.from_option("--time", "train", "time", budget))
     if seed is not None:
-        layers.append(config.from_option("--seed", "train", "seed", seed))
-    layers.append(config.from_assignments(settings or []))
+        layers.append(overrides.from_option("--seed", "train", "seed", seed))
+    layers.append(overrides.from_assignments(settings or []))
     return layers
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,13 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from cosdd import config, progress, writing
-from cosdd.config import InputError
+from cosdd import config, errors, progress, writing
+from cosdd.errors import InputError
 from cosdd.progress import out
 
-OUT_OF_MEMORY = ("can't allocate memory", "annot allocate memory", "not enough memory", "bad_alloc")
-OUT_OF_MEMORY += ("could not create a primitive", "could not create a memory object")  # in words of oneDNN
-OUT_OF_MEMORY += ("failed to map segment", "cannot create shared object descriptor")  # of a library that is loaded
 LESS_MEMORY = (
     "train with a smaller --set train.batch or train.crop, denoise smaller images or single frames, "
     "or use a machine with more memory"
@@ -105,15 +101,10 @@ def complain(error: InputError) -> None:
 
 
 def out_of_memory(error: Exception) -> InputError:
-    """The line for running out of memory: Python's, torch's on a GPU or the CPU, a C++ library's. Raises all else."""
-    text = " ".join(str(error).split())
-    if not (
-        isinstance(error, MemoryError)
-        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or type(error).__name__ == "OutOfMemoryError"
-        or any(words in text for words in OUT_OF_MEMORY)
-    ):
+    """The line for running out of memory. Raises all else."""
+    if not errors.of_memory(error):
         raise error
+    text = " ".join(str(error).split())
     return InputError(f"out of memory ({text or 'nothing left'}): {LESS_MEMORY}")
 
 

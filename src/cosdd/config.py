@@ -6,48 +6,20 @@ refused with the nearest valid one, and a built configuration never changes (its
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import errno
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from cosdd.errors import InputError, brief
 
 NoiseAxis = Literal["x", "y", "z", "none"]
 Method = Literal["auto", "blind-row", "cosdd"]
 METHODS: tuple[str, ...] = get_args(Method)
 Preset = Literal["tiny", "small", "large"]
 PRESETS: tuple[str, ...] = get_args(Preset)
-
-
-class InputError(ValueError):
-    """What the user gave is at fault: one line that says file, seen, expected, and what to do."""
-
-    code = 2  # with which the command line ends
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """To another process goes also whether it was the disk (see `passing`) or the memory."""
-        cause = self.__cause__ if isinstance(self.__cause__, OSError | MemoryError) else None
-        return type(self), self.args, {"__cause__": cause}
-
-
-AGAIN = "check the disk and the rights, and try again"  # where an error is `passing`
-
-
-def passing(error: Exception) -> OSError | None:
-    """The error, if the disk was at fault and not what the file holds: it may be gone the next time."""
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # those are said of damaged files
-        return error
-    return None
-
-
-def refusal(source: object, seen: str, expected: str, fix: str) -> InputError:
-    """The line for an image at fault; no source is an array in memory."""
-    return InputError(" ".join(f"{source or 'array'}: {seen}; expected {expected}; {fix}".split()))
 
 
 def seconds(value: Any) -> Any:
@@ -61,7 +33,6 @@ def seconds(value: Any) -> Any:
 
 
 Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=1e9)]
-LARGEST_TEXT, DEEPEST = 100_000, 20  # characters and levels of a YAML text that is still a configuration
 
 
 class Section(BaseModel):
@@ -295,6 +266,17 @@ def build(preset: str = "tiny", *layers: Mapping[str, Any]) -> Config:
 
     Raises InputError, in one line, for an unknown preset, an unknown name or a value out of range.
     """
+    try:
+        built = Config.model_validate(joined(preset, *layers))
+    except ValidationError as error:
+        raise InputError(_one_line(error)) from None
+    if built.method == "cosdd":
+        _refuse_contradictions(built.model)
+    return built
+
+
+def joined(preset: str, *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a preset and layers, before anybody has looked at their values. Raises InputError."""
     for layer in layers:
         preset = layer.get("preset", preset)
     if not isinstance(preset, str) or preset not in _PRESETS:
@@ -305,24 +287,22 @@ def build(preset: str = "tiny", *layers: Mapping[str, Any]) -> Config:
     if preset != "tiny" and method != "cosdd":
         raise InputError(f"preset {preset} is the paper's network: use --method cosdd with it, or leave out --preset")
     by_method = {} if preset != "tiny" else _TINY.get(str(method), {})
-    values: dict[str, Any] = {"model": {}, "blind_row": {}, "train": {}}
+    sections: dict[str, dict[str, Any]] = {"model": {}, "blind_row": {}, "train": {}}
+    values: dict[str, Any] = {}
     for layer in (_PRESETS[preset], by_method, *layers):
-        for section, settings in layer.items():
-            if settings is None and section in values:
-                continue  # an empty section of a YAML file
-            if isinstance(settings, Mapping) and section in values:
+        for name, settings in layer.items():
+            if name not in sections:
+                values[name] = settings
+            elif isinstance(settings, Mapping):
                 if settings.get("time") is not None and "steps" not in settings:
-                    values[section]["steps"] = None  # a budget replaces one of the other kind
-                values[section] |= settings
-            else:
-                values[section] = settings
-    try:
-        built = Config.model_validate(values | {"preset": preset})
-    except ValidationError as error:
-        raise InputError(_one_line(error)) from None
-    if built.method == "cosdd":
-        _refuse_contradictions(built.model)
-    return built
+                    sections[name]["steps"] = None  # a budget replaces one of the other kind
+                sections[name] |= settings
+            elif settings is not None:  # None: an empty section of a YAML file
+                raise InputError(
+                    f"setting {name}={_shown(settings)}: a section, expected the names and values in it: "
+                    f"{', '.join(_names((name, '')))}"
+                )
+    return sections | values | {"preset": preset}
 
 
 # What start wavelets decides by itself, and the widest patch of the image for one pixel of the coarsest level.
@@ -353,82 +333,6 @@ def _refuse_contradictions(model: Model) -> None:
         )
 
 
-def from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Turn ``["train.lr=1e-3", "model.levels=6"]`` into nested settings."""
-    settings: dict[str, Any] = {}
-    for assignment in assignments:
-        name, value = _assigned(assignment, "section.field=value, for example --set train.lr=1e-3")
-        section, dot, field = name.partition(".")
-        if not (dot and field):
-            raise InputError(
-                f"--set {_brief(assignment)}: expected section.field=value, for example --set train.lr=1e-3"
-            )
-        settings.setdefault(section, {})[field] = value
-    return settings
-
-
-def from_option(option: str, section: str, field: str, value: Any) -> dict[str, Any]:
-    """A setting that has an option of its own. Raises InputError, which names that."""
-    settings = {section: {field: value}}
-    try:
-        build("tiny", settings)
-    except InputError as error:
-        raise InputError(str(error).replace(f"setting {section}.{field}=", f"{option} ", 1)) from None
-    return settings
-
-
-def from_options(assignments: Sequence[str]) -> dict[str, Any]:
-    """Turn ``["gain=0.01", "axis=y"]`` into options of a simulation."""
-    return dict(_assigned(assignment, "option=value, for example --set gain=0.01") for assignment in assignments)
-
-
-def _assigned(assignment: str, expected: str) -> tuple[str, Any]:
-    """Name and value of ``name=value``, the value read as YAML."""
-    name, equals, text = assignment.partition("=")
-    if not (equals and name.strip()):
-        raise InputError(f"--set {_brief(assignment)}: expected {expected}")
-    try:
-        value = _yaml(text)
-    except (yaml.YAMLError, ValueError):
-        raise InputError(f"--set {_brief(assignment)}: the value is not valid YAML") from None
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    return name.strip(), value
-
-
-def _yaml(text: str) -> Any:
-    """The plain values in a YAML text. Raises YAMLError or ValueError, also for what can grow as it is read."""
-    if len(text) > LARGEST_TEXT:
-        raise ValueError(f"more than {LARGEST_TEXT:,} characters")
-    depth = 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
-            raise ValueError("aliases or many levels: write each setting out")
-    try:
-        return yaml.safe_load(text)
-    except (TypeError, AttributeError, OverflowError) as error:  # of values that contradict their tags
-        raise ValueError(str(error)) from None
-
-
-def from_file(path: str | Path) -> dict[str, Any]:
-    """Read nested settings from a YAML file. Raises InputError where it is missing or not a mapping."""
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            text = file.read(LARGEST_TEXT + 1)
-        settings = _yaml(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a configuration ({error})") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path}: not valid YAML ({_brief(str(error), 300)})") from None
-    if settings is None:
-        return {}
-    if not isinstance(settings, dict):
-        raise InputError(f"{path}: expected sections such as model and train, saw a {type(settings).__name__}")
-    return settings
-
-
 def _names(location: tuple[int | str, ...]) -> list[str]:
     section: Any = (
         {"model": Model, "blind_row": BlindRow, "train": Train}.get(str(location[0]), Config)
@@ -441,7 +345,7 @@ def _names(location: tuple[int | str, ...]) -> list[str]:
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
     location = first["loc"]
-    name = ".".join(_brief(str(part)) for part in location)
+    name = ".".join(brief(str(part)) for part in location)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1]), _names(location), 1, cutoff=0.4)
         prefix = ".".join(map(str, location[:-1]))
@@ -451,16 +355,11 @@ def _one_line(error: ValidationError) -> str:
         return f"setting {name} is unknown: {advice}"
     if first["type"] == "value_error" and isinstance(first["input"], Mapping):
         return f"settings {name}: {first['msg'].removeprefix('Value error, ')}"
-    return f"setting {name}={_shown(first['input'])}: {_brief(first['msg'].removeprefix('Value error, ').lower(), 300)}"
+    return f"setting {name}={_shown(first['input'])}: {brief(first['msg'].removeprefix('Value error, ').lower(), 300)}"
 
 
 def _shown(value: Any) -> str:
     try:
-        return _brief(repr(value))
+        return brief(repr(value))
     except ValueError:  # a number with more digits than Python writes
         return "a number of many digits"
-
-
-def _brief(text: str, most: int = 100) -> str:
-    """One line, and not a long one, whatever a file has put into it."""
-    return " ".join(text.split())[:most]

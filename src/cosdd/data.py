@@ -15,7 +15,7 @@ import numpy as np
 
 from cosdd import config, images, lazy, outliers
 from cosdd.axes import Image
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.inspection import FEW_PIXELS, Inspection, inspect_image
 from cosdd.lazy import Pixels
 from cosdd.outliers import Outliers
@@ -26,7 +26,6 @@ SMALLEST_EDGE = 12  # pixels; less holds no structure to tell from noise
 ENOUGH_FRAMES = 10  # to hold some out for validation
 MUCH_CLIPPED = 0.01
 ENOUGH_PIXELS = 1 << 28  # for a mean and a standard deviation
-WORTH_A_WORD = 1e-5  # share of outliers
 
 
 @dataclass(frozen=True)
@@ -73,25 +72,33 @@ def _float32(pixels: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np
 
 
 def measure(samples: Sequence[Pixels], known: Outliers | None = None) -> Statistics:
-    """Statistics of (n, c, *space) arrays, without the outliers that are known, streamed in float64.
+    """Statistics of (n, c, *space) arrays, without the outliers that are known.
 
-    Of more than `ENOUGH_PIXELS`, blocks chosen by chance, but always the same, are looked at: about so many in all.
     Raises InputError where a channel is constant or holds NaN or infinity.
+    """
+    mean, std = moments(samples, known, ENOUGH_PIXELS)
+    if not np.isfinite(std).all():
+        raise InputError("the images hold NaN or infinite pixels: replace them before training")
+    if (std <= 0).any():
+        channel = int(np.argmin(std))
+        raise InputError(f"channel {channel} is constant over all images: nothing can be learned from it")
+    return Statistics(tuple(mean.tolist()), tuple(std.tolist()), _grey_step(samples))
+
+
+def moments(samples: Sequence[Pixels], known: Outliers | None, enough: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of (n, c, *space) arrays, in grey values, streamed in float64.
+
+    Of more than ``enough`` pixels, blocks chosen by chance, but always the same, are looked at: about so many in all.
     """
     channels = samples[0].shape[1]
     origin = (0,) * (samples[0].ndim - 2)
     shift = np.array([float(samples[0][(0, c, *origin)]) for c in range(channels)])
-    share = ENOUGH_PIXELS / sum(array.size for array in samples)
+    share = enough / sum(array.size for array in samples)
     count, total, squares = _sums(samples, shift, known, share)
     if not count.all():  # a channel of which nothing was chosen
         count, total, squares = _sums(samples, shift, known, 1.0)
-    mean, variance = total / count, squares / count - (total / count) ** 2
-    if not np.isfinite(squares).all():
-        raise InputError("the images hold NaN or infinite pixels: replace them before training")
-    if (variance <= 0).any():
-        channel = int(np.argmin(variance))
-        raise InputError(f"channel {channel} is constant over all images: nothing can be learned from it")
-    return Statistics(tuple((mean + shift).tolist()), tuple(np.sqrt(variance).tolist()), _grey_step(samples))
+    mean = total / count
+    return mean + shift, np.sqrt((squares / count - mean**2).clip(0))
 
 
 def _sums(
@@ -277,15 +284,12 @@ def prepare(
     Raises InputError, in one line, for images or settings at fault.
     """
     read = gather(sources, axes)
+    given = config.joined(preset, *layers)["model"]
     settings = config.build(preset, *layers, {"model": {"noise_axis": "none"}})  # the axis is known further down
-    given: dict[str, Any] = {}
-    for layer in layers:
-        given |= layer.get("model") or {}
     known = ("auto", *get_args(config.NoiseAxis))
+    noise_axis = given.get("noise_axis", "auto") if noise_axis == "auto" else noise_axis
     if noise_axis not in known:
         raise InputError(f"noise axis {noise_axis!r} is unknown: choose one of {', '.join(known)}")
-    if noise_axis == "auto":
-        noise_axis = given.get("noise_axis", "auto")
 
     flat = all("Y" not in image.axes for image in read)
     dimensions = given.get("dimensions", 3 if noise_axis == "z" else 1 if flat else 2)
@@ -347,9 +351,8 @@ def _left_out(frames: Frames) -> tuple[str, ...]:
     """What share of the pixels is not trusted, where it is worth a word."""
     if frames.outliers is None:
         return ()
-    looked_at = pieces(frames.arrays, 1 << 20)
-    share = sum(int(frames.outliers.mask(piece).sum()) for piece in looked_at) / sum(piece.size for piece in looked_at)
-    if share < WORTH_A_WORD:
+    share = frames.outliers.share(pieces(frames.arrays, 1 << 20))
+    if share < outliers.WORTH_A_WORD:
         return ()
     return (
         f"{share:.3%} of the pixels stand out from all their neighbours (hot or dead pixels, cosmic rays): nothing is "

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from cosdd import data, images, metrics, report, simulate, training, writing
-from cosdd.config import InputError
 from cosdd.denoise import Denoiser, Result, Settings
+from cosdd.errors import InputError
 from cosdd.model import COSDD
 from cosdd.specimen import specimen
 

@@ -6,6 +6,7 @@ in `sampling`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor
 
 from cosdd import checkpoint as files
-from cosdd import data, device, generation, images, outliers
+from cosdd import data, device, generation, images, likeness, outliers
 from cosdd.axes import Image
 from cosdd.checkpoint import Checkpoint
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.generation import Generated
 from cosdd.lazy import Pixels
+from cosdd.likeness import Likeness
 from cosdd.model import COSDD, BlindRow
 from cosdd.model.quick import quick
 from cosdd.sampling import Sampling, Settings
@@ -33,17 +35,21 @@ REFINING = 0.1  # of the work of a blind-row posterior, about
 class Result:
     """Denoised images as float32 arrays in the axis order and grey values of the input.
 
-    mean: average of the samples, or the direct denoiser's estimate; of a blind-row model the posterior mean itself.
-    std: standard deviation over the samples, or of the posterior; None with the direct denoiser.
+    mean: average of the samples, or the direct denoiser's estimate; of a blind-row model the posterior mean, refined
+    (`model.wiener`) unless ``plain``.
+    std: standard deviation over the samples, or of the posterior, by the factor that held-out frames asked for
+    (`calibration`; not with ``plain``, as it is measured of the refined mean); None with the direct denoiser.
     samples: (k, *shape of the input), each a clean image that explains the noisy one equally well; None where
     save_samples is 0.
     taken: how many samples were averaged, for each of the separate images; 0 where none are drawn.
+    notes: what speaks against the result before anybody has looked at it, such as images unlike those trained on.
     """
 
     mean: np.ndarray
     std: np.ndarray | None
     samples: np.ndarray | None
     taken: tuple[int, ...] = (0,)
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         given = [f"{name} {array.shape}" for name, array in vars(self).items() if isinstance(array, np.ndarray)]
@@ -133,11 +139,14 @@ class Denoiser:
         direct: use the direct denoiser, one pass. flips: average over the mirrored images too (blind-row models),
         four times the work. tile: edge in pixels of the tiles in which a COSDD model works, by default as memory
         allows; the result is that of the whole image. progress: called with the share done, 0 to 1.
-        Raises InputError for images that the model cannot denoise.
+        Raises InputError for images that the model cannot denoise; warns of images unlike those it was trained on.
         """
         image = _opened(noisy, axes)
         settings = Settings(samples, plain, save_samples, direct, flips, tile, seed)
         frames = self.frames(image)
+        like = self.likeness(frames)
+        if like.light == "red":
+            warnings.warn(like.answer, stacklevel=2)
         means, stds, kept, taken = [], [], [], []
         for frame in self.stream(frames, settings):
             if not isinstance(frame, Result):
@@ -157,6 +166,7 @@ class Denoiser:
             std=None if direct else whole(stds),
             samples=np.stack([whole(list(one)) for one in zip(*kept, strict=True)]) if save_samples else None,
             taken=tuple(taken),
+            notes=like.notes,
         )
 
     def generate(
@@ -232,6 +242,10 @@ class Denoiser:
             for c in range(len(mean))
         ]
 
+    def likeness(self, frames: Pixels) -> Likeness:
+        """Are (n, c, *space) frames like those that the model was trained on?"""
+        return likeness.compare(frames, self.checkpoint.statistics, self.checkpoint.settings.train.outliers)
+
     def frames(self, image: Image, may_be_flat: bool = False) -> Pixels:
         """The image as (n, c, *space). Raises InputError where dimensions, channels or pixels do not fit.
 
@@ -294,8 +308,6 @@ class Denoiser:
     def _result(self, mean: Tensor, std: Tensor | None, samples: list[Tensor], taken: int = 0) -> Result:
         """Back to grey values: de-normalised in float32 at least, never in the networks' arithmetic."""
         statistics = self.checkpoint.statistics
-        if std is not None and self.checkpoint.spread:
-            std = std * std.new_tensor(self.checkpoint.spread).reshape(-1, *[1] * (std.dim() - 2))
         return Result(
             statistics.restore(mean.float().cpu().numpy())[0],
             None if std is None else statistics.restore_std(std.float().cpu().numpy())[0],
@@ -332,6 +344,8 @@ class Denoiser:
             while share < 1:
                 share, mean = next(refining)
                 yield (index + (len(views) + REFINING * share) / work) / count
+            if self.checkpoint.spread:  # measured of the refined mean
+                std = std * std.new_tensor(self.checkpoint.spread).reshape(-1, *[1] * (std.dim() - 2))
         yield self._result(mean, std, [])
 
 

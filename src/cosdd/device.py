@@ -55,9 +55,3 @@ def free_memory(device: torch.device) -> float:
         return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return UNKNOWN
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Did an allocation of torch fail, on a GPU or on the CPU?"""
-    words = ("can't allocate memory", "not enough memory", "could not create a memory object")
-    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)

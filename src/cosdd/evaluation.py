@@ -21,7 +21,7 @@ from jaxtyping import Float, Num
 
 from cosdd import images, metrics
 from cosdd.axes import Image
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.lazy import Pixels
 
 _BUDGET = 1 << 21  # pixels looked at: more would not change a verdict, and these take a second

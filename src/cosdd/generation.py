@@ -17,7 +17,7 @@ from torch import Tensor
 from cosdd import device, images, lazy
 from cosdd.axes import AXES, Image
 from cosdd.checkpoint import Checkpoint
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.lazy import Pixels
 from cosdd.model import COSDD, BlindRow
 from cosdd.model.ladder import Draw

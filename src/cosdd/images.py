@@ -14,7 +14,7 @@ import tifffile
 
 from cosdd import lazy, omezarr, tiff, writing
 from cosdd.axes import AXES, UNITS, Image, advice, array_axes, fit, given_axes, ordered, shape_text, unit_name
-from cosdd.config import refusal
+from cosdd.errors import refusal
 from cosdd.lazy import Chunks, Lazy, Pixels
 
 SUFFIXES = (".tif", ".tiff", ".png", ".npy", omezarr.SUFFIX)

@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from cosdd import lazy
 from cosdd.axes import Image
-from cosdd.config import InputError
 from cosdd.correlation import Correlation, blocks, correlations
+from cosdd.errors import InputError
 from cosdd.excerpts import Excerpt, finest, flatness, flattest, upright, windows
 from cosdd.lazy import Pixels
 

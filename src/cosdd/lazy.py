@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from cosdd.config import AGAIN, passing, refusal
+from cosdd.errors import AGAIN, passing, refusal
 
 KEPT_BYTES = 256 * 2**20  # of unpacked chunks, of all files together
 LARGE = 2**30  # bytes of pixels that are not mapped or loaded as one; see `in_file`

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Num
 from scipy import ndimage
 
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 _AXES = {"x": -1, "y": -2, "z": -3}
 
@@ -298,7 +298,7 @@ def _affine_errors(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return errors
 
 
-def _decibels(error: np.ndarray, ranges: np.ndarray) -> float:
+def _decibels(error: np.ndarray | np.floating, ranges: np.ndarray) -> float:
     """Mean PSNR of a stack; infinity where the error is zero."""
     with np.errstate(divide="ignore"):
         return float(np.mean(10 * np.log10(ranges**2 / error)))

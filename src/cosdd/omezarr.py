@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cosdd import zarray
-from cosdd.config import refusal
+from cosdd.errors import refusal
 from cosdd.lazy import Lazy
 
 SUFFIX = ".zarr"

@@ -23,6 +23,7 @@ SPOT = 0.25
 NOISE_ITSELF = 0.005  # share of the pixels of one brightness: defects are rarer, so many are how the noise is
 FEWEST = 200  # pixels in a class of brightness; fewer are no evidence
 BLOCK = 1 << 22  # pixels that are looked at together
+WORTH_A_WORD = 1e-5  # share of the pixels
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Outliers:
         for c, plane, lines in _strips(image):
             found[c][plane][lines] = self._strip(c, image[c][plane], lines)
         return found
+
+    def share(self, images: Sequence[np.ndarray]) -> float:
+        """Share of the pixels of (c, *space) images that are outliers."""
+        return sum(int(self.mask(image).sum()) for image in images) / sum(image.size for image in images)
 
     def without(self, image: np.ndarray) -> np.ndarray:
         """(c, *space) with each outlier replaced by what lies in the middle of its neighbours."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from cosdd import images, recipe, unfinished, writing
 from cosdd.axes import Image
-from cosdd.config import InputError
 from cosdd.denoise import Result
+from cosdd.errors import InputError
 from cosdd.generation import Generated
 from cosdd.recipe import Recipe
 from cosdd.unfinished import Frame, Make, Unfinished

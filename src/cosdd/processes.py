@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 
 def count() -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cosdd import __version__, images
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 PIECES, PIECE = 64, 4096  # bytes of a file that stand for it
 WITHOUT_EFFECT = ("tile", "save_samples")  # on the pixels of a result

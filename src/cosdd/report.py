@@ -20,8 +20,8 @@ from PIL import ImageDraw, ImageFont
 from cosdd import checks, data, outliers, writing
 from cosdd.axes import Image
 from cosdd.checks import Checks, Light
-from cosdd.config import InputError
 from cosdd.denoise import Denoiser, Result, Settings
+from cosdd.errors import InputError
 from cosdd.model import COSDD
 
 CAPTION_HEIGHT, GAP, FONT_SIZE = 26, 6, 15

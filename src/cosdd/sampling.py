@@ -13,8 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cosdd import device, estimates, latents, pyramid, tiles
-from cosdd.config import InputError
+from cosdd import device, errors, estimates, latents, pyramid, tiles
+from cosdd.errors import InputError
 from cosdd.estimates import Estimate
 from cosdd.model import COSDD
 from cosdd.model.ladder import Draw
@@ -106,9 +106,9 @@ class Sampling:
             try:
                 yield from self._tiled(cut)
                 return
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 seen = max(tile.pixels for tile in cut.tiles)
-                if not device.out_of_memory(error) or seen <= SMALLEST_TILE:
+                if not errors.of_memory(error) or seen <= SMALLEST_TILE:
                     raise
                 pixels, edge = seen // 2, None
                 out.print(f"note: out of memory with {seen:,} pixels at once; going on with half as many")

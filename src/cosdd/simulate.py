@@ -22,7 +22,7 @@ from scipy import ndimage
 from scipy.signal import lfilter
 
 from cosdd import images, lazy, writing
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.lazy import Pixels
 
 # ------------------------------------------------------------------------------------------------ noise

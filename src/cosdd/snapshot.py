@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from cosdd import tensorfile
-from cosdd.config import Config, InputError
+from cosdd.config import Config
+from cosdd.errors import InputError
 from cosdd.training import Run
 
 FORMAT = "cosdd-run-2"  # a new one whenever what a run needs, or does, is another

@@ -8,7 +8,7 @@ from scipy import ndimage
 from scipy.signal import lfilter
 from scipy.spatial import KDTree
 
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 
 def specimen(count: int, size: int, seed: int) -> Float[np.ndarray, "count size size"]:

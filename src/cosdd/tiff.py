@@ -19,7 +19,7 @@ import tifffile
 
 from cosdd import __version__, lazy
 from cosdd.axes import AXES, UNITS, Image, converted, file_axes, given_axes, ordered, shape_text, unit_name
-from cosdd.config import AGAIN, InputError, passing, refusal
+from cosdd.errors import AGAIN, InputError, passing, refusal
 from cosdd.lazy import Chunks, Lazy, Pixels
 
 LARGEST_EXPANSION = 5000  # bytes of pixels for a byte of file; deflate reaches 1032

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from cosdd import calibration, config, noisefloor, processes
 from cosdd.checkpoint import Checkpoint
-from cosdd.config import InputError
 from cosdd.data import Frames
 from cosdd.device import arithmetic
+from cosdd.errors import InputError
 from cosdd.model import COSDD, BlindRow, build
 from cosdd.model.wavelets import WaveletLadder
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from cosdd import images, recipe
 from cosdd.axes import Image
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.lazy import Lazy
 from cosdd.progress import out
 from cosdd.recipe import Recipe

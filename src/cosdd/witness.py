@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 COUNTERS = Path("/proc/vmstat")  # among them: how often the system has killed for want of memory
 LEAST = 10**9  # bytes of addresses: below that, loading torch fails in many ways, some of them without a word or an end

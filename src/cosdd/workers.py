@@ -25,8 +25,8 @@ from typing import Any
 import torch
 
 from cosdd import images, outputs
-from cosdd.config import InputError
 from cosdd.denoise import Denoiser, Settings
+from cosdd.errors import InputError
 from cosdd.lazy import Pixels
 from cosdd.outputs import Wanted
 from cosdd.unfinished import Frame, Make, Unfinished

@@ -10,11 +10,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cosdd.config import InputError
+from cosdd.errors import InputError
 
 LOCK = ".cosdd.lock"
 BEFORE = "-before"  # marks a folder while another takes its place
 HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # by another process; other errors: no locks on this disk
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise InputError where ``path`` exists and must not be replaced."""
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already: choose another name or add --overwrite (in Python overwrite=True)")
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise InputError where ``path`` could not be written: known before a long training, not after it."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: cannot be written: choose another place with -o")
 
 
 @contextmanager

@@ -24,7 +24,7 @@ import google_crc32c
 import imagecodecs
 import numpy as np
 
-from cosdd.config import AGAIN, InputError, passing, refusal
+from cosdd.errors import AGAIN, InputError, passing, refusal
 from cosdd.lazy import Chunks, Lazy
 
 COPY = "copy it again, or write it anew with the program that made it"

@@ -19,8 +19,8 @@ import yaml
 from PIL import Image as Picture
 from PIL.PngImagePlugin import PngInfo
 
-from cosdd import checkpoint, config, images
-from cosdd.config import InputError
+from cosdd import checkpoint, config, images, overrides
+from cosdd.errors import InputError
 
 FRAMES = tiny.stripes(2, 16, 16)[:, 0]
 PLACE = Path(tempfile.gettempdir()) / f"cosdd_readers_{os.getpid()}"
@@ -62,9 +62,9 @@ def _largest(header: bytes) -> int:
 
 def configuration(content: bytes) -> None:
     """A YAML file, and the same text after --set."""
-    _read(content, "c.yaml", lambda path: config.build("tiny", config.from_file(path)))
+    _read(content, "c.yaml", lambda path: config.build("tiny", overrides.from_file(path)))
     text = content.decode("utf-8", "replace")
-    _read(b"", "c.yaml", lambda _: config.build("tiny", config.from_assignments([f"train.lr={text}", text])))
+    _read(b"", "c.yaml", lambda _: config.build("tiny", overrides.from_assignments([f"train.lr={text}", text])))
 
 
 def _described(text: bytes, **how: object) -> bytes:

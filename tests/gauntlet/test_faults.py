@@ -21,7 +21,7 @@ import tiny
 import torch
 
 from cosdd import checkpoint, images
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from gauntlet.process import FORKED, Cosdd, killed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, limits and mounts as Linux has them")

@@ -22,8 +22,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cosdd import checkpoint, config, images
-from cosdd.config import InputError
+from cosdd import checkpoint, config, images, overrides
+from cosdd.errors import InputError
 from gauntlet import fuzz, readers
 from gauntlet.process import FORKED, Cosdd
 
@@ -145,7 +145,7 @@ def _refused(folder: Path) -> None:
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + 300 * 2**20,) * 2)
     read = {"model": checkpoint.load, "image": images.read}
-    read["configuration"] = lambda path: config.build("tiny", config.from_file(path))
+    read["configuration"] = lambda path: config.build("tiny", overrides.from_file(path))
     said = {}
     for name, content, reader in made:
         (folder / name).write_bytes(content)
@@ -234,15 +234,15 @@ def test_yaml_makes_no_objects(tmp_path):
     ):
         (tmp_path / "c.yaml").write_text(text)
         with pytest.raises(InputError):
-            config.build("tiny", config.from_file(tmp_path / "c.yaml"))
+            config.build("tiny", overrides.from_file(tmp_path / "c.yaml"))
         with pytest.raises(InputError):
-            config.build("tiny", config.from_assignments([f"train.lr={text}"]))
+            config.build("tiny", overrides.from_assignments([f"train.lr={text}"]))
     assert not harm.exists()
 
 
 def test_a_written_configuration_can_be_read_again(tmp_path):
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config.build("small").model_dump(mode="json")))
-    assert config.build("tiny", config.from_file(tmp_path / "c.yaml")) == config.build("small")
+    assert config.build("tiny", overrides.from_file(tmp_path / "c.yaml")) == config.build("small")
 
 
 # ------------------------------------------------------------------------------------- names, pages, terminals

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from cosdd.config import InputError
+from cosdd.errors import InputError
 from cosdd.model import wiener
 from cosdd.model.layers import fill_missing
 from cosdd.model.rownoise import RowNoise
@@ -54,7 +54,7 @@ def signal_covariance(factors: Float[Tensor, "c n g r w"], kernels: Float[Tensor
     return covariance
 
 
-class RowEvidence(torch.autograd.Function):
+class RowNll(torch.autograd.Function):
     """-log N(residual; 0, signal covariance + noise covariance), one value in nats per row.
 
     With `P = covariance^-1` and `a = P residual` the gradient with respect to the covariance is `(P - a a^T) / 2`,
@@ -62,7 +62,17 @@ class RowEvidence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, residual, white, scale, kernel, steady, factors, kernels):
+    def forward(
+        ctx: Any,
+        residual: Float[Tensor, "c n w"],
+        white: Float[Tensor, "c n w"],
+        scale: Float[Tensor, "c n w"],
+        kernel: Float[Tensor, "#c 1 w w"],
+        steady: Float[Tensor, "#c 1 w w"],
+        factors: Float[Tensor, "c n g r w"],
+        kernels: Float[Tensor, "g w w"],
+    ) -> Float[Tensor, "c n"]:
+        """scale: standard deviation of the correlated noise, whose correlation is ``kernel``."""
         covariance = signal_covariance(factors, kernels)
         covariance.addcmul_(scale[..., :, None] * kernel, scale[..., None, :]).add_(steady)
         diagonal = covariance.diagonal(dim1=-2, dim2=-1)
@@ -78,9 +88,9 @@ class RowEvidence(torch.autograd.Function):
         return 0.5 * z[..., 0].square().sum(-1) + half_logdet + 0.5 * residual.shape[-1] * math.log(2 * math.pi)
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Any) -> Any:
-        a, whitener, scale, kernel, factors, kernels = ctx.saved_tensors
+    def backward(ctx: Any, *outputs: Float[Tensor, "c n"]) -> tuple[Tensor | None, ...]:
         (upstream,) = outputs
+        a, whitener, scale, kernel, factors, kernels = ctx.saved_tensors
         g = whitener.mT @ whitener
         g.sub_(a[..., :, None] * a[..., None, :]).mul_(0.5 * upstream[..., None, None])
         to_factors = torch.stack([2 * factors[..., k, :, :] @ (g * kernels[k]) for k in range(len(kernels))], -3)
@@ -198,7 +208,7 @@ class BlindRow(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             row, trusted = (self._rows(image[..., offset :: self.period, :])[:, :, 0] for image in (x, trusted))
             white, correlated = self.noise.white(mean), self.noise.correlated(mean)
-            nll = RowEvidence.apply(
+            nll = RowNll.apply(
                 row - mean,
                 white + UNKNOWN * ~trusted,
                 correlated.sqrt(),

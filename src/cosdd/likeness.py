@@ -1,0 +1,74 @@
+"""Are images like those that a model was trained on, and what will denoising replace in them?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from cosdd import data, outliers
+from cosdd.data import Statistics
+from cosdd.lazy import Pixels
+
+Light = Literal["green", "yellow", "red"]
+ENOUGH_PIXELS = 1 << 22  # for a mean and a standard deviation
+# Beyond the first limit yellow, beyond the second red: in standard deviations of the training images; as a factor.
+OTHER_MEAN, OTHER_SPREAD = (0.5, 3.0), (1.5, 4.0)
+WORDS: dict[Light, str] = {
+    "green": "brightness and contrast are those of the training images",
+    "yellow": "brightness or contrast differ from those of the training images: compare with a model of its own",
+    "red": "these images are not like the training images: train a model on them",
+}
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Of images to those that a model was trained on; the channel counts that differs most.
+
+    shift: of the mean brightness, in standard deviations of the training images. contrast: by which factor the
+    standard deviation is larger or smaller. replaced: share of the pixels that stand out from all their neighbours.
+    """
+
+    shift: float
+    contrast: float
+    replaced: float
+
+    @property
+    def light(self) -> Light:
+        if self.shift <= OTHER_MEAN[0] and self.contrast <= OTHER_SPREAD[0]:
+            return "green"
+        return "yellow" if self.shift <= OTHER_MEAN[1] and self.contrast <= OTHER_SPREAD[1] else "red"
+
+    @property
+    def answer(self) -> str:
+        figures = f"mean {self.shift:.2f} standard deviations away, contrast {self.contrast:.2f}-fold"
+        return f"{WORDS[self.light]} ({figures})"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know before trusting the result."""
+        unlike = () if self.light == "green" else (self.answer,)
+        return unlike if self.replaced < outliers.WORTH_A_WORD else (*unlike, f"{self.replaced:.3%} {REPLACED}")
+
+
+REPLACED = (
+    "of the pixels stand out from all their neighbours (hot or dead pixels, cosmic rays) and are replaced: where they "
+    "are real (stars, single molecules), train with --set train.outliers=false"
+)
+
+
+def compare(frames: Pixels, trained_on: Statistics, leave_out: bool) -> Likeness:
+    """Of (n, c, *space) frames in grey values; of many, some are looked at. leave_out: outliers, as in training."""
+    known, replaced = None, 0.0
+    if leave_out:
+        some = data.pieces([frames], 1 << 20)
+        known = outliers.measure(some)
+        replaced = known.share(some)
+    mean, std = data.moments([frames], known, ENOUGH_PIXELS)
+    there, spread = np.asarray(trained_on.mean), np.asarray(trained_on.std)
+    return Likeness(
+        shift=float((np.abs(mean - there) / spread).max()),
+        contrast=float(np.exp(np.abs(np.log(np.maximum(std, 1e-12) / spread)).max())),
+        replaced=replaced,
+    )
