@@ -270,6 +270,19 @@ def test_bad_training_input_is_one_line_and_leaves_nothing(case, tmp_path, capsy
     assert not output.parent.exists()
 
 
+def test_what_is_not_read_of_a_folder_is_said(tmp_path, capsys):
+    _save(tmp_path / "a.tif", _noise(3, 40, 40))
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "deeper").mkdir()
+    told = "1 subfolder and 1 other file not read"
+    assert cosdd("inspect", tmp_path) == 0
+    assert capsys.readouterr().out.count(told) == 1
+    assert cosdd("inspect", tmp_path, "--json") == 0
+    json.loads(capsys.readouterr().out)
+    assert cosdd("train", tmp_path, "-o", tmp_path / "m.safetensors", "--method", "blind-row", *TINY) == 0
+    assert capsys.readouterr().out.count(told) == 1
+
+
 BAD_DENOISING = {
     "missing model": (lambda d, m, s: [d / "none.safetensors", s], "none.safetensors"),
     "not a model": (lambda d, m, s: [s, s], "not a model"),

@@ -404,6 +404,19 @@ def test_find(tmp_path):
     refused(images.find, [])
 
 
+def test_what_a_folder_holds_besides_images_is_counted(tmp_path):
+    for name in ("a.tif", ".hidden.txt", "a.safetensors", "a.history.csv", "a.html"):
+        (tmp_path / name).touch()
+    assert images.not_read([tmp_path, tmp_path / "a.tif"]) == ""
+    (tmp_path / "deeper").mkdir()
+    assert images.not_read([tmp_path, tmp_path]) == "1 subfolder not read"
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "scan.czi").touch()
+    (tmp_path / "b.zarr").mkdir()
+    assert images.not_read([str(tmp_path)]) == "1 subfolder and 2 other files not read"
+    assert images.not_read([tmp_path / "b.zarr"]) == ""
+
+
 def test_check_refuses_what_nothing_can_be_learned_from():
     data = sample("TYX", "float32").data
     images.check(images.from_array(data))

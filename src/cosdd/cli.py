@@ -220,6 +220,8 @@ def inspect(
         else:
             out.print(f"{path.name}: {found.verdict}")
         axes_found[found.axis] += 1
+    if not as_json:
+        commands.tell_not_read(files)
     if len(paths) > 1 and not as_json:
         counts = ", ".join(f"{axis} in {count}" for axis, count in axes_found.most_common())
         out.print(f"{len(paths)} files: noise axis {counts or 'unknown'}; --details says more of each")
@@ -296,6 +298,7 @@ def simulate(
     commands.refuse_as_folder(output)
     given = overrides.from_options(settings or [])
     paths = images.find(files)
+    commands.tell_not_read(files)
     context.with_resource(writing.claim(output, [recipes.SUMMARY]))
     with progress.bar("simulating") as show:
         for share in recipes.write_all(
@@ -343,6 +346,7 @@ def generate(
     denoiser = Denoiser.load(model)
     own = Path("generated.tif")
     paths = images.find(files) if files else [own]
+    commands.tell_not_read(files or [])
     context.with_resource(writing.claim(output, outputs.names(paths, output, wanted)))
     outputs.refuse_collisions(paths, output, wanted, overwrite or resume)
     todo, made_of = paths, recipe.fingerprint(model)

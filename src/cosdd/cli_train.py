@@ -68,6 +68,7 @@ def train(
     overwrite = overwrite or begun  # what an interrupted run left is an earlier state of the same model
     for path in (output, history):
         writing.refuse_existing(path, overwrite)
+    commands.tell_not_read(files)
     ready = data.prepare(list(paths), axes, noise_axis, "tiny", *layers)
     for image in ready.images:
         out.print(image.describe())

@@ -59,6 +59,14 @@ def refuse_as_folder(output: Path) -> None:
         )
 
 
+def tell_not_read(files: Sequence[str]) -> None:
+    """A line where folders hold more than images."""
+    from cosdd import images
+
+    if line := images.not_read(files):
+        out.print(line)
+
+
 def noted(parts: Iterator[Any], note: Callable[[Any], None]) -> Iterator[Any]:
     """The same parts; all but the shares done are noted on their way."""
     for part in parts:

@@ -23,6 +23,7 @@ SPATIAL = {1: "X", 2: "YX", 3: "ZYX"}  # the axes that are space, by dimensions
 _LARGEST = 1e18  # grey value: the square of a larger one does not fit into 32-bit floats
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
+_BESIDE = (".safetensors", ".history.csv", ".html")  # what cosdd writes beside images: models, reports
 _KINDS = f"an image ({', '.join(SUFFIXES)})"
 _MADE, _MOST_MADE = b"\nmade by ", 4096  # begin of the line behind the pixels of an npy; bytes of it
 
@@ -49,11 +50,30 @@ def find(inputs: Sequence[str | Path]) -> list[Path]:
             candidates, seen, advice = [path], f"suffix '{path.suffix}'", _advice_for(path)
         else:
             candidates, seen, advice = map(Path, glob.glob(str(path))), "no such file or folder", "check the name"
-        files = [p for p in candidates if (p.is_file() or omezarr.is_store(p)) and not p.name.startswith(".")]
-        if not (matches := sorted(p for p in files if p.suffix.lower() in SUFFIXES)):
+        if not (matches := sorted(filter(_is_image, candidates))):
             raise refusal(name, seen, _KINDS, advice)
         found += matches
     return list(dict.fromkeys(found))
+
+
+def not_read(inputs: Sequence[str | Path]) -> str:
+    """Say how much `find` passes over in folders, as "1 subfolder and 2 other files not read"; "" where nothing.
+
+    Hidden files, and what cosdd writes beside images, do not count.
+    """
+    paths = dict.fromkeys(Path(name).expanduser() for name in inputs)
+    inside = [entry for path in paths if path.is_dir() and not omezarr.is_store(path) for entry in path.iterdir()]
+    rest = [entry for entry in inside if not (_is_image(entry) or entry.name.startswith("."))]
+    folders = sum(entry.is_dir() for entry in rest)
+    files = sum(not entry.is_dir() and not entry.name.endswith(_BESIDE) for entry in rest)
+    said = [f"{n} {what}{'s' * (n > 1)}" for n, what in ((folders, "subfolder"), (files, "other file")) if n]
+    return f"{' and '.join(said)} not read" if said else ""
+
+
+def _is_image(path: Path) -> bool:
+    """By its name: a file or an OME-Zarr, not hidden."""
+    known = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    return known and (path.is_file() or omezarr.is_store(path))
 
 
 def _advice_for(path: Path) -> str:
