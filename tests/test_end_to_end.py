@@ -285,7 +285,9 @@ def test_what_is_not_read_of_a_folder_is_said(tmp_path, capsys):
 
 BAD_DENOISING = {
     "missing model": (lambda d, m, s: [d / "none.safetensors", s], "none.safetensors"),
-    "not a model": (lambda d, m, s: [s, s], "not a model"),
+    "not a model": (lambda d, m, s: [s, s], "expected a model file"),
+    "no model": (lambda d, m, s: [s], "the model comes first"),
+    "no model, a folder": (lambda d, m, s: [d], "the model comes first"),
     "images first": (lambda d, m, s: [s, m], "the model comes first, as in cosdd denoise MODEL IMAGES"),
     "folder first": (lambda d, m, s: [d, m], "the model comes first"),
     "a file to write": (lambda d, m, s: [m, s, "-o", d / "a.ome.tif"], "-o is a folder"),

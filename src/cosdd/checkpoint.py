@@ -23,7 +23,6 @@ from cosdd.model import COSDD, BlindRow, build
 FORMAT_VERSION = 3
 OLDEST = 2  # format that is still read
 LARGEST_STRIDE = 1024  # small images are padded to one pixel of the coarsest level, which must not ask for any memory
-FIRST = "cosdd denoise MODEL IMAGES"
 # Tensors that files of format 2 do not have yet. Their initial values mean: nothing of the kind.
 SINCE_3 = {f"noise.{name}" for name in ("bend", "log_wave", "pitch", "knots", "frequency")}
 
@@ -69,8 +68,7 @@ def load(path: str | Path) -> Checkpoint:
     Raises InputError where it is missing, no model of ours, damaged, or of a newer format.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: not a model file, but a folder: the model comes first, as in {FIRST}")
+    images.refuse_as_model(path)
     if not path.is_file():
         raise InputError(f"{path}: no such model file: make one with cosdd train IMAGES -o {path}")
     try:
@@ -107,8 +105,6 @@ def load(path: str | Path) -> Checkpoint:
                     raise InputError(f"{path}: tensor {name} is {entry.kind}, expected {value.dtype}")
             weights = file.tensors()
     except (tensorfile.Damaged, OSError) as error:
-        if path.suffix.lower() in images.SUFFIXES:
-            raise InputError(f"{path}: not a model file: the model comes first, as in {FIRST}") from None
         raise InputError(f"{path}: not a model file, or damaged ({_brief(error)})") from None
     with torch.random.fork_rng(devices=[]):
         network = build(settings)  # no larger than the file, now that it fits

@@ -38,7 +38,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Show the v
 
 def denoise(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Model file made by cosdd train.")],
+    model: commands.Model,
     files: commands.Files,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("denoised"),
     samples: commands.Samples = "auto",
@@ -159,7 +159,7 @@ def denoise(
 
 def report(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Model file made by cosdd train.")],
+    model: commands.Model,
     file: Annotated[Path, typer.Argument(help="The noisy image.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Page to write (.html).")] = None,
     axes: commands.Axes = None,
@@ -313,7 +313,7 @@ def simulate(
 
 def generate(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Model file made by cosdd train.")],
+    model: commands.Model,
     files: Annotated[
         list[str] | None,
         typer.Argument(help="Clean or denoised images to make noisy; without any, the model draws images of its own."),

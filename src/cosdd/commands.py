@@ -20,6 +20,16 @@ LESS_MEMORY = (
     "or use a machine with more memory"
 )
 
+
+def _model(path: Path) -> Path:
+    """Refuse images in the model's place before images are said to be missing."""
+    from cosdd import images
+
+    images.refuse_as_model(path)
+    return path
+
+
+Model = Annotated[Path, typer.Argument(help="Model file made by cosdd train.", callback=_model)]
 Files = Annotated[
     list[str], typer.Argument(help="Images (TIFF, OME-TIFF, OME-Zarr, PNG, npy), folders or glob patterns.")
 ]

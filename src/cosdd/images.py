@@ -23,6 +23,7 @@ SPATIAL = {1: "X", 2: "YX", 3: "ZYX"}  # the axes that are space, by dimensions
 _LARGEST = 1e18  # grey value: the square of a larger one does not fit into 32-bit floats
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
+MODEL_FIRST = "the model comes first, as in cosdd denoise MODEL IMAGES"
 _BESIDE = (".safetensors", ".history.csv", ".html")  # what cosdd writes beside images: models, reports
 _KINDS = f"an image ({', '.join(SUFFIXES)})"
 _MADE, _MOST_MADE = b"\nmade by ", 4096  # begin of the line behind the pixels of an npy; bytes of it
@@ -80,8 +81,14 @@ def _advice_for(path: Path) -> str:
     if path.suffix.lower() in _JPEG:
         return "JPEG has mixed neighbouring rows, which converting does not undo: use the raw data"
     if path.suffix.lower() == ".safetensors":
-        return "the model comes first, as in cosdd denoise MODEL IMAGES"
+        return MODEL_FIRST
     return "convert it to TIFF, e.g. with Fiji"
+
+
+def refuse_as_model(path: Path) -> None:
+    """Raise InputError where images stand in the place of a model."""
+    if path.is_dir() or path.suffix.lower() in SUFFIXES:
+        raise refusal(path, "a folder" if path.is_dir() else "an image", "a model file", MODEL_FIRST)
 
 
 def read(path: str | Path, axes: str | None = None) -> Image:
