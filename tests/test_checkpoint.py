@@ -111,6 +111,13 @@ def test_a_file_appears_whole_or_not_at_all(model, monkeypatch):
     assert model.read_bytes() == content
 
 
+def test_another_ending_is_refused_with_a_better_name(tmp_path):
+    for wrong, better in (("m.pt", "m.safetensors"), ("m", "m.safetensors"), (".", "model.safetensors")):
+        with pytest.raises(InputError, match=f"name it {re.escape(str(tmp_path / better))}"):
+            files.save(tiny.checkpoint(), tmp_path / wrong)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_left_beside_the_file_and_folders_are_made(tmp_path):
     path = tmp_path / "new" / "folder" / "m.safetensors"
     files.save(tiny.checkpoint(), path)

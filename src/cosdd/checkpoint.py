@@ -42,8 +42,12 @@ class Checkpoint:
 
 
 def save(checkpoint: Checkpoint, path: str | Path, overwrite: bool = False) -> None:
-    """Write the model file; it appears whole or not at all. Raises InputError where it exists already."""
+    """Write the model file; it appears whole or not at all.
+
+    Raises InputError where it exists already, or has another ending than .safetensors.
+    """
     path = Path(path)
+    refuse_name(path)
     writing.refuse_existing(path, overwrite)
     header = {
         "settings": checkpoint.settings.model_dump(),
@@ -60,6 +64,13 @@ def save(checkpoint: Checkpoint, path: str | Path, overwrite: bool = False) -> N
     }
     metadata = {"format": "cosdd", "format_version": str(FORMAT_VERSION), "cosdd": json.dumps(header)}
     tensorfile.write(path, checkpoint.network.state_dict(), metadata)
+
+
+def refuse_name(path: Path) -> None:
+    """Raise InputError for a model file of another ending than .safetensors."""
+    if path.suffix != ".safetensors":
+        better = path / "model.safetensors" if path.is_dir() else path.with_suffix(".safetensors")
+        raise InputError(f"{path}: a model file ends in .safetensors: name it {better}")
 
 
 def load(path: str | Path) -> Checkpoint:

@@ -48,8 +48,7 @@ def train(
 
     layers = _layers(config_file, settings, time_, seed, method, preset)
     output = output or Path(images.output_path(paths[0], Path()).with_suffix(".safetensors").name)
-    if output.suffix != ".safetensors":
-        raise InputError(f"{output}: a model file ends in .safetensors: use -o {output.with_suffix('.safetensors')}")
+    checkpoint.refuse_name(output)
     history, saved = output.with_suffix(".history.csv"), snapshot.path_for(output)
     context.with_resource(processes.patient())
     if processes.rank() > 0:  # the first process speaks and writes
