@@ -292,7 +292,7 @@ BAD_DENOISING = {
     "folder first": (lambda d, m, s: [d, m], "the model comes first"),
     "a file to write": (lambda d, m, s: [m, s, "-o", d / "a.ome.tif"], "-o is a folder"),
     "other channels": (lambda d, m, s: [m, _save(d / "c.tif", _noise(2, 40, 40)), "--axes", "CYX"], "channel"),
-    "no rows": (lambda d, m, s: [m, _save(d / "l.tif", _noise(1, 400)), "--axes", "TX"], "--axes TX"),
+    "no rows": (lambda d, m, s: [m, _save(d / "l.tif", _noise(1, 400)), "--axes", "TX"], "axes TX for"),
     "nan": (lambda d, m, s: [m, _save(d / "n.tif", _with(_noise(40, 40), np.nan))], "NaN"),
     "no samples": (lambda d, m, s: [m, s, "--samples", 0], "samples"),
     "bad samples": (lambda d, m, s: [m, s, "--samples", "some"], "--samples some"),

@@ -337,6 +337,8 @@ def test_unclear_axes_are_asked_for(tmp_path, shape, advice):
         assert " x ".join(map(str, shape)) in message
         assert advice in message
         given = advice.split()[-1]
+        if name == "a.tif":
+            assert f"the file does not say what its {'first and second ' * (len(shape) > 3)}axes are" in message
         assert images.read(tmp_path / name, axes=given).axes == given
     refused(images.from_array, data)
 

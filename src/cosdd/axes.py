@@ -24,6 +24,7 @@ UNITS = {  # name in `Image.unit`: (in metres or seconds, symbol in OME)
     "millisecond": (1e-3, "ms"),
     "second": (1.0, "s"),
 }
+_PLACES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 _SPELLINGS = {symbol: name for name, (_, symbol) in UNITS.items()}
 _SPELLINGS |= {"um": "micrometer", "micron": "micrometer", "sec": "second", "msec": "millisecond"}
 
@@ -83,7 +84,7 @@ def given_axes(axes: str, data: Pixels, path: Path | None) -> str:
     named = axes.upper().replace("S", "C")
     if not fit(named, data):
         expected = "each axis once: Y, X, and of T, Z, C (colour), P or I (other separate images) what it has"
-        raise refusal(path, f"--axes {axes} for {shape_text(data)} pixels", expected, advice(data))
+        raise refusal(path, f"axes {axes} for {shape_text(data)} pixels", expected, advice(data))
     return named
 
 
@@ -98,7 +99,12 @@ def file_axes(data: Pixels, axes: str, stated: bool, path: Path) -> tuple[Pixels
     # 3 or 4 frames are stored by tifffile as the planes of one RGB page ("SYX")
     colour = letters.startswith("S") or (len(letters) == 3 and letters[1:] == "YX" and data.shape[-1] <= 4)
     if unknown > 1 or (colour and not stated) or "S" in named or len(set(named)) < len(named):
-        raise refusal(path, f"{shape_text(data)}, axes unclear: {letters}", "a letter for each", advice(data))
+        if unknown > 1:
+            places = [place for place, a in zip(_PLACES, named, strict=False) if a in "QI"]
+            seen = f"the file does not say what its {' and '.join(places)} axes are"
+        else:
+            seen = f"axes unclear: {letters}" if stated else "the file does not say what its axes are"
+        raise refusal(path, f"{shape_text(data)}, {seen}", "a letter for each", advice(data))
     if unknown and "T" not in named:  # a sequence of pages: time or z, both are samples
         named = named.replace("Q", "T").replace("I", "T")
     return data, named

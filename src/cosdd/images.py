@@ -276,7 +276,7 @@ def output_path(source: Path, folder: Path, suffix: str = "", kind: str | None =
 def _sample_order(image: Image, spatial: str) -> str:
     """Axes of the samples, then C, then `spatial`."""
     if missing := [a for a in spatial if a not in image.axes]:
-        fix = f"{' and '.join(missing)} is missing: if axes are misnamed, give --axes with one letter each"
+        fix = f"{' and '.join(missing)} is missing: if axes are misnamed, give a letter for each, by --axes or axes=..."
         raise refusal(image.path, f"{shape_text(image.data)} ({image.axes})", f"the axes {spatial}", fix)
     return "".join(a for a in image.axes if a not in "C" + spatial) + "C" + spatial
 
