@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,37 @@ def test_noise_for_a_file(folder, method, tmp_path, capsys):
     assert run(*command, "-o", tmp_path / "a", "--resume") == 0
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "a" / "clean_1.tif"), before)
     assert (tmp_path / "a" / "clean_2.tif").exists()
+
+
+def test_integers_are_asked_for_in_vain_where_the_file_has_floats(folder, tmp_path, capsys):
+    np.save(tmp_path / "floats.npy", CLEAN[0].astype(np.float32))
+    asked = (tmp_path / "floats.npy", folder / "clean.tif", "--dtype", "same", "-o", tmp_path / "a")
+    assert run(folder / "blind-row.safetensors", *asked) == 0
+    assert capsys.readouterr().out.count("note: the file holds floats") == 1
+    assert np.load(tmp_path / "a" / "floats.npy").dtype == np.float32
+
+
+def test_an_interrupt_says_what_is_kept_and_resume_what_is_there(folder, tmp_path, capsys, monkeypatch):
+    versions = generation.noisy_versions
+
+    def until(frames, *given):
+        for made in versions(*given):
+            if not frames:
+                raise KeyboardInterrupt
+            frames -= isinstance(made, generation.Generated)
+            yield made
+
+    command = (folder / "blind-row.safetensors", folder / "clean.tif", "-o", tmp_path / "a")
+    for frames, said in ((0, "none of 3 frame(s) was finished yet"), (1, "1 of 3 frame(s) are kept")):
+        with monkeypatch.context() as patch:
+            patch.setattr(generation, "noisy_versions", partial(until, frames))
+            assert run(*command) == cli.INTERRUPTED
+        told = capsys.readouterr()
+        assert said in told.out
+        assert told.err == "cosdd: interrupted\n"
+    for said in ("no file has all its results yet\n", "1 of 1 file(s) have their results already\n"):
+        assert run(*command, "--resume") == 0
+        assert said in capsys.readouterr().out
 
 
 def test_grey_values_of_another_scale_are_noted(folder, tmp_path, capsys):

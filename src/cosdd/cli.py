@@ -356,7 +356,7 @@ def generate(
 
     if resume:
         todo = outputs.left(paths, output, wanted, asked_of, overwrite)
-        out.print(f"{len(paths) - len(todo)} of {len(paths)} already have their results")
+        commands.tell_done(len(paths) - len(todo), len(paths))
 
     def one(path: Path) -> list[str]:
         if files:
@@ -368,6 +368,8 @@ def generate(
             image, note = generation.canvas(denoiser.checkpoint, asked), None
             stream = partial(generation.new_images, denoiser.checkpoint, asked)
         out.print(image.describe())
+        if dtype == "same" and image.data.dtype.kind == "f":
+            out.print("note: the file holds floats, for which --dtype same gives float32, not rounded")
         if note:
             out.print(f"note: {note}")
         result = (image, denoiser.spatial, path, output, wanted, asked_of(path))

@@ -108,6 +108,11 @@ def each(paths: Sequence[Path], count: int, job: Callable[[Path], list[str]]) ->
     return failed
 
 
+def tell_done(done: int, count: int) -> None:
+    """Where a run goes on: how many of its files have all their results."""
+    out.print(f"{done} of {count} file(s) have their results already" if done else "no file has all its results yet")
+
+
 def tell_failed(failed: int, count: int) -> None:
     if failed:
         out.print(f"{failed} failed, each for the reason above; the others are done")

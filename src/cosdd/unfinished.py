@@ -182,6 +182,8 @@ def opened(
         there = count - sum(len(work.frames(block)) for block in work.missing())
         if at_fault or not there:
             _remove(work.folder)
+            if isinstance(error, KeyboardInterrupt):
+                out.print(f"none of {count} frame(s) was finished yet: nothing is kept")
         else:
             out.print(f"{there} of {count} frame(s) are kept: to go on, give the same command with --resume")
         raise
