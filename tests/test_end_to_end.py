@@ -225,7 +225,8 @@ BAD_TRAINING = {
     "one of a folder": (
         lambda d: [_cut(_save(d / "a.tif", _noise(40, 40))) and _save(d / "b.tif", _noise(40, 40)) and d],
         "a.tif: cannot be read: the file is cut short; expected a complete image file; copy it again, or open it in "
-        "Fiji and save it as TIFF, or leave it out",
+        "Fiji and save it as TIFF, or leave it out; nothing is learned from the others alone: remove this file, or "
+        "name those to learn from",
     ),
     "empty folder": (lambda d: [d], "in"),
     "wrong axes": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--axes", "YX"], "--axes"),

@@ -68,7 +68,8 @@ def train(
     for path in (output, history):
         writing.refuse_existing(path, overwrite)
     commands.tell_not_read(files)
-    ready = data.prepare(list(paths), axes, noise_axis, "tiny", *layers)
+    with _all_or_none(paths):
+        ready = data.prepare(list(paths), axes, noise_axis, "tiny", *layers)
     for image in ready.images:
         out.print(image.describe())
     if ready.inspection is not None:
@@ -161,6 +162,18 @@ def demo(
         f"the same scores (PSNR with peak 1, not the range of each image), and others: cosdd evaluate {denoised} "
         f"{clean} --noisy {noisy} --range 1"
     )
+
+
+@contextmanager
+def _all_or_none(paths: Sequence[Path]) -> Iterator[None]:
+    """One of several files at fault: say that nothing is learned from the others alone."""
+    try:
+        yield
+    except InputError as error:
+        if len(paths) > 1 and str(error).startswith(tuple(f"{path}: " for path in paths)):
+            fix = "nothing is learned from the others alone: remove this file, or name those to learn from"
+            raise InputError(f"{error}; {fix}") from error.__cause__
+        raise
 
 
 def _layers(
