@@ -88,6 +88,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
     **{page: partial(measured, page) for page in BLOCKS},
     "docs/how-it-works.md": how_it_works,
     "docs/python.md": reference.python,
+    "docs/scores.md": lambda: filled("docs/scores.md", reference.recipes()),
     "docs/settings.md": reference.settings,
 }
 

@@ -1,4 +1,4 @@
-"""What is told from the code itself: the settings, and the Python interface by its signatures and docstrings."""
+"""What is told from the code itself: the settings, the recipes of noise, and the Python interface by its docstrings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import cosdd
-from cosdd import config, denoise, generation
+from cosdd import config, denoise, generation, simulate
 
 # What a script may rely on, by the name it is called by.
 PUBLIC: dict[str, Any] = {
@@ -42,6 +42,28 @@ def settings() -> str:
             values = " | ".join(_plain(preset[section][name]) for preset in presets.values())
             lines.append(f"| `{section}.{name}` | {values} | {field.description} |")
     return "\n".join(lines) + "\n"
+
+
+def recipes() -> list[str]:
+    """Of docs/scores.md: the recipes of `cosdd simulate`, their formulas, and every option with its default."""
+    lines: list[str] = []
+    for name, recipe in simulate.RECIPES.items():
+        told = inspect.getdoc(recipe) or ""
+        about, _, arguments = told.partition("Args:\n")
+        explained = _arguments(arguments) or _arguments((inspect.getdoc(simulate.stripe) or "").partition("Args:\n")[2])
+        formula = [line.strip() for line in about.splitlines() if line.startswith("    ")]
+        lines += ["", f"### {name}", "", about.splitlines()[0], ""]
+        lines += ["```text", *formula, "```", ""] if formula else []
+        lines += ["| option | default | |", "|---|---|---|"]
+        for option, default in simulate.options(name, {}).items():
+            lines.append(f"| `{option}` | {_plain(default)} | {explained[option]} |")
+    return [*lines[1:], ""]
+
+
+def _arguments(text: str) -> dict[str, str]:
+    """What a docstring says of each argument, after "Args:"."""
+    found = re.findall(r"^    (\w+): (.*(?:\n {5,}.*)*)", text.partition("\nReturns:")[0], re.MULTILINE)
+    return {name: " ".join(said.split()) for name, said in found}
 
 
 def _plain(value: Any) -> str:

@@ -46,6 +46,7 @@ def test_the_command_does_what_the_recipe_says(clean, recipe):
 def test_options_reach_the_recipe_and_are_written_down(clean):
     done = cosdd("row-ar", "scene.tif", "--set", "axis=y", "--set", "correlation=-0.5", "--set", "gain=0")
     assert done.exit_code == 0, done.output
+    assert "grey value 255 is intensity 1; --full-scale sets it" in done.output
     noise = images.read("simulated/noisy/scene.tif").data - clean.astype(np.float64)
     assert metrics.autocorrelation(noise, 1, "y")[1] == pytest.approx(-0.5, abs=0.03)
     assert metrics.autocorrelation(noise, 1, "x")[1] == pytest.approx(0, abs=0.03)

@@ -307,6 +307,10 @@ def simulate(
             show(share)
     noisy, summary = output / "noisy", output / recipes.SUMMARY
     out.print(f"{len(paths)} file(s): {noisy}, {output / 'clean'}; recipe and options: {summary}")
+    scale = json.loads(summary.read_text(encoding="utf-8"))["full_scale"]
+    out.print(
+        f"full scale: grey value {scale:g} is intensity 1" + ("; --full-scale sets it" if full_scale is None else "")
+    )
     model = commands.quoted(str(output / "model.safetensors"))
     out.print(f"next: cosdd train {commands.quoted(str(noisy))} -o {model}", style="bold")
 

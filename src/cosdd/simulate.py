@@ -119,8 +119,8 @@ def checkerboard(
     Args:
         clean: (..., y, x); full scale 1.
         rng: source of the noise.
-        strength: the 0.15 above.
-        reading: "variance" as above, or "std": standard deviation strength / g.
+        strength: how strong the white noise is; 0.15 in the paper.
+        reading: "variance" as above, or "std": the standard deviation of the white noise is strength / g.
         levels: grey levels at full scale, the unit of `g`.
         floor: smallest `g`, in grey levels: keeps the noise finite in the dark. More than 0.
         amplitude: height of the pattern.
@@ -180,7 +180,7 @@ def row_ar(
         row_std: standard deviation of the autoregressive part.
         correlation: between -1 and 1 (excluded): its lag-1 correlation.
         offset_std: standard deviation of the offsets, one per line.
-        axis: "x" or "y".
+        axis: "x", the noise runs along rows, or "y", along columns.
 
     Returns:
         float32, same shape.
