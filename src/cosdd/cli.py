@@ -80,6 +80,7 @@ def denoise(
     from cosdd import images
 
     paths = images.find(files)  # before torch is loaded: a name may be mistyped
+    commands.tell_not_read(files)
     from cosdd import outputs, recipe, workers
     from cosdd.denoise import Denoiser, Result
     from cosdd.denoise import Settings as DenoiseSettings
@@ -107,7 +108,7 @@ def denoise(
 
     if resume:
         paths = outputs.left(paths, output, wanted, asked_of, overwrite)
-        out.print(f"{count - len(paths)} of {count} file(s) have their results already")
+        commands.tell_done(count - len(paths), count)
     team = context.with_resource(workers.team(processes, dask)) if paths else None
     began = time.perf_counter()
     unlike: list[Path] = []
