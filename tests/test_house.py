@@ -6,9 +6,9 @@ import cosdd
 
 SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
-ROOMS = ["errors", "config", "overrides", "progress", "writing", "lazy", "zarray", "omezarr", "axes", "tiff", "images"]
-ROOMS += ["specimen", "simulate", "metrics", "evaluation", "excerpts", "correlation", "inspection", "noisefloor"]
-ROOMS += ["outliers", "data", "likeness", "device", "processes", "model", "tensorfile"]
+ROOMS = ["errors", "config", "overrides", "progress", "writing", "lazy", "metadata", "zarray", "omezarr", "axes"]
+ROOMS += ["tiff", "images", "specimen", "simulate", "metrics", "evaluation", "excerpts", "correlation", "inspection"]
+ROOMS += ["noisefloor", "outliers", "data", "likeness", "device", "processes", "model", "tensorfile"]
 ROOMS += ["calibration", "checkpoint", "training", "snapshot", "generation", "latents", "estimates", "tiles", "pyramid"]
 ROOMS += ["sampling", "denoise", "recipe", "unfinished", "outputs", "workers", "checks", "report", "demo", "commands"]
 ROOMS += ["witness", "cli_train", "cli", "__main__"]

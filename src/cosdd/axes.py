@@ -12,6 +12,7 @@ from typing import Any
 from cosdd import lazy
 from cosdd.errors import refusal
 from cosdd.lazy import Lazy, Mapped, Pixels
+from cosdd.metadata import Metadata
 
 AXES = "TZCYX"  # ImageJ's order
 OTHER_AXES = "PIQRAHEVML"  # positions, unnamed sequences, angles, lifetimes, ...: all of them separate images
@@ -37,6 +38,7 @@ class Image:
     an array in a file (`Lazy`) that is read where it is indexed.
     axes: one upper-case letter per axis, e.g. "TZCYX"; the channel axis is always "C".
     pixel_size, unit: by axis letter, only where the file has them; T holds the frame interval.
+    metadata: what goes from file to file with the pixels: colours, contrast, wavelengths, notes.
     """
 
     data: Pixels
@@ -45,6 +47,7 @@ class Image:
     unit: dict[str, str] = field(default_factory=dict)
     channel_names: tuple[str, ...] = ()
     path: Path | None = None
+    metadata: Metadata = field(default_factory=Metadata)
 
     def describe(self) -> str:
         """One line: "stack.tif: 20 x 128 x 256 (TYX), uint16, pixel size 0.2 x 0.2 micrometer"."""

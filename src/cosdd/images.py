@@ -12,7 +12,7 @@ import imagecodecs
 import numpy as np
 import tifffile
 
-from cosdd import lazy, omezarr, tiff, writing
+from cosdd import lazy, metadata, omezarr, tiff, writing
 from cosdd.axes import AXES, UNITS, Image, advice, array_axes, fit, given_axes, ordered, shape_text, unit_name
 from cosdd.errors import refusal
 from cosdd.lazy import Chunks, Lazy, Pixels
@@ -112,9 +112,11 @@ def read(path: str | Path, axes: str | None = None) -> Image:
     # nine digits undo the rounding of 1 / resolution and of TIFF's fractions
     size = {a: float(f"{s:.9g}") for a, s in image.pixel_size.items() if a in image.axes and 0 < s < math.inf}
     unit = {a: image.unit[a] for a in size if image.unit.get(a)}
-    channels = image.data.shape[image.axes.index("C")] if "C" in image.axes else 0
-    names = image.channel_names if len(image.channel_names) == channels else ()
-    return Image(image.data, image.axes, size, unit, names, path)
+    lengths = dict(zip(image.axes, image.data.shape, strict=True))
+    names = tuple(metadata.name(name) for name in image.channel_names)
+    names = names if len(names) == lengths.get("C") and all(names) else ()
+    more = image.metadata.fitting(lengths.get("P", 1), lengths.get("C", 1))
+    return Image(image.data, image.axes, size, unit, names, path, more)
 
 
 def from_array(array: np.ndarray, axes: str | None = None) -> Image:
@@ -192,7 +194,7 @@ def from_frames(
 
 
 def write(path: str | Path, data: Pixels, like: Image, overwrite: bool = False, made: str = "") -> None:
-    """Write `data` (axis order of `like`) with the axes, pixel size, units and channel names of `like`.
+    """Write `data` (axis order of `like`) with all that `like` says: axes, pixel size, units, names, metadata.
 
     made: a line of ASCII on how these pixels came to be, kept with them in every format but PNG; see `made`.
 
@@ -297,7 +299,7 @@ def _read_zarr(path: Path, given: str | None) -> Image:
         raise refusal(path, f"{shape_text(store.data)}, axes unclear: {axes}", "a letter for each", advice(store.data))
     size = {a: s for a, s in zip(axes, store.scale, strict=False) if s is not None}
     unit = {a: unit_name(u) for a, u in zip(axes, store.unit, strict=False)}
-    return Image(store.data, axes, size, unit, store.channel_names if all(store.channel_names) else ())
+    return Image(store.data, axes, size, unit, store.channel_names, path, store.metadata)
 
 
 def _read_png(path: Path, given: str | None) -> Image:
@@ -327,4 +329,5 @@ def _write_npy(path: Path, data: Pixels, made: str) -> None:
 def _write_zarr(path: Path, data: Pixels, like: Image, made: str) -> None:
     order = omezarr.order(like.axes) or ""
     unit = {a: u for a, u in like.unit.items() if u in UNITS}
-    omezarr.write(path, ordered(data, like.axes, order), order, like.pixel_size, unit, like.channel_names, made)
+    pixels = ordered(data, like.axes, order)
+    omezarr.write(path, pixels, order, like.pixel_size, unit, like.channel_names, like.metadata, made)

@@ -10,16 +10,17 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from cosdd import zarray
+from cosdd import metadata, zarray
 from cosdd.errors import refusal
 from cosdd.lazy import Lazy
+from cosdd.metadata import WHITE, Channel, Metadata
 
 SUFFIX = ".zarr"
 _MARKS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")  # files that make a folder a store or a part of one
@@ -43,6 +44,7 @@ class Store:
     scale: tuple[float | None, ...] = ()
     unit: tuple[str, ...] = ()
     channel_names: tuple[str, ...] = ()
+    metadata: Metadata = field(default_factory=Metadata)
 
 
 def is_store(path: Path) -> bool:
@@ -101,7 +103,7 @@ def read(path: Path) -> Store:
         if step["type"] == "scale" and "scale" in step:
             scale = scale * np.asarray(step["scale"], float).reshape(data.ndim)
     unit = [str(axis.get("unit") or "") for axis in image["axes"]]
-    channels = ome.get("omero", {}).get("channels", ())
+    channels = _omero(ome)
     return Store(
         data,
         "".join(axis if len(axis) == 1 else "?" for axis in axes),
@@ -109,7 +111,23 @@ def read(path: Path) -> Store:
         tuple(float(s) if u or s != 1 else None for s, u in zip(scale, unit, strict=True)),
         tuple(unit),
         tuple(str(channel.get("label", "")) for channel in channels),
+        Metadata(
+            (metadata.name(image.get("name")),),
+            channels=tuple(Channel(metadata.ramp(channel.get("color")), _window(channel)) for channel in channels),
+        ),
     )
+
+
+def _omero(ome: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What is said of how to show each channel; nothing where it is not as it should be."""
+    omero = ome.get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    return [said if isinstance(said, dict) else {} for said in channels] if isinstance(channels, list) else []
+
+
+def _window(channel: Mapping[str, Any]) -> tuple[float, float] | None:
+    said = channel.get("window")
+    return metadata.window(said.get("start"), said.get("end")) if isinstance(said, dict) else None
 
 
 def _within(path: Path, ome: Mapping[str, Any]) -> Store:
@@ -163,6 +181,7 @@ def write(
     pixel_size: Mapping[str, float],
     unit: Mapping[str, str],
     channel_names: Sequence[str],
+    more: Metadata,
     made: str = "",
 ) -> None:
     """Write a new OME-Zarr 0.5 store of one resolution: integers or floats, axes ordered as `order` says.
@@ -199,7 +218,7 @@ def write(
         for i, plane in enumerate(np.moveaxis(block, channel, 0) if channel is not None else [block]):
             low[first + i] = min(low[first + i], float(plane.min()))
             high[first + i] = max(high[first + i], float(plane.max()))
-    image: dict[str, Any] = {
+    image: dict[str, Any] = ({"name": more.names[0]} if len(more.names) == 1 else {}) | {
         "axes": [
             {"name": a.lower()}
             | ({"type": _TYPES[a]} if a in _TYPES else {})
@@ -214,14 +233,13 @@ def write(
         ],
     }
     ome: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
-    if channel_names:
-        windows = [{"min": a, "max": b, "start": a, "end": b} for a, b in zip(low, high, strict=True)]
-        ome["omero"] = {
-            "channels": [
-                {"label": label, "color": "FFFFFF", "active": True, "window": window}
-                for label, window in zip(channel_names, windows, strict=True)
-            ]
-        }
+    if channel_names or more.channels:
+        ome["omero"] = {"channels": []}
+        for i, shown in enumerate(more.channels or [Channel()] * count):
+            start, end = shown.window or (low[i], high[i])
+            window = {"min": low[i], "max": high[i], "start": start, "end": end}
+            channel = {"color": metadata.colour(shown.lut) or WHITE, "active": True, "window": window}
+            ome["omero"]["channels"].append(({"label": channel_names[i]} if channel_names else {}) | channel)
     said = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome} | ({"cosdd": made} if made else {})}
     (folder / "zarr.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -192,7 +192,9 @@ def write_all(
             for share in fill(work):
                 show(share)
             for suffix, target in targets.items():
-                images.write(target, work.result(suffix, image, spatial), image, overwrite, asked.text)
+                # a spread is no grey value
+                like = replace(image, metadata=image.metadata.without_windows()) if suffix == "_std" else image
+                images.write(target, work.result(suffix, image, spatial), like, overwrite, asked.text)
                 rounded = kinds[suffix].kind != "f"
                 remark = f", rounded, {work.clipped(suffix)} pixel(s) clipped" if rounded else ""
                 lines.append(f"{target}: {kinds[suffix]}{remark}")

@@ -8,8 +8,9 @@ import math
 import struct
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree  # nosec B405
@@ -17,13 +18,18 @@ from xml.etree import ElementTree  # nosec B405
 import numpy as np
 import tifffile
 
-from cosdd import __version__, lazy
+from cosdd import __version__, lazy, metadata
 from cosdd.axes import AXES, UNITS, Image, converted, file_axes, given_axes, ordered, shape_text, unit_name
 from cosdd.errors import AGAIN, InputError, passing, refusal
 from cosdd.lazy import Chunks, Lazy, Pixels
+from cosdd.metadata import WHITE, Channel, Metadata
 
 LARGEST_EXPANSION = 5000  # bytes of pixels for a byte of file; deflate reaches 1032
 _OME_SIZES = {"X": "PhysicalSizeX", "Y": "PhysicalSizeY", "Z": "PhysicalSizeZ", "T": "TimeIncrement"}
+_OME_WAVES = ("ExcitationWavelength", "EmissionWavelength")
+_OME_OF_PLANE = ("DeltaT", "ExposureTime", "PositionX", "PositionY", "PositionZ")
+_IMAGEJ_MODES = ("composite", "color", "grayscale")
+_IMAGEJ_COLOURS = ("FF0000", "00FF00", "0000FF", WHITE, "00FFFF", "FF00FF", "FFFF00")  # where a file names none
 _IMAGEJ_TYPES = ("uint8", "uint16", "int16", "float32")
 OME_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 _CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets are 32 bit; the margin is for tags
@@ -32,7 +38,7 @@ _CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets are 32 bit; the margin is for tag
 def read(path: Path, given: str | None) -> Image:
     with tifffile.TiffFile(path) as tif:
         _refuse_circle(tif, path)
-        pixels = _ome_pixels(tif, path)
+        ome = _ome_elements(tif, path)
         series = [s for s in tif.series if not s.keyframe.is_reduced]  # reduced: thumbnails
         data, axes = _pixels(tif, series, path)
         kind = series[0].kind
@@ -46,15 +52,18 @@ def read(path: Path, given: str | None) -> Image:
         else:
             stated = "axes" in own or kind not in ("shaped", "uniform", "generic")
             data, axes = file_axes(data, axes, stated, path)
-        if kind == "ome" and pixels is not None:
-            names = [e.get("Name", "") for e in pixels if e.tag.endswith("}Channel")]
-            scale = _ome_scale(pixels.attrib)
+        count = data.shape[axes.index("C")] if "C" in axes else 1
+        if kind == "ome" and (pixels := _named(ome, "Pixels")):
+            names = [e.get("Name", "") for e in _named(pixels[0], "Channel")]
+            scale = _ome_scale(pixels[0].attrib)
+            more = _ome_metadata(_named(ome, "Image"), len(series), planes=given is None)
         else:
             labels = [str(label) for label in imagej.get("Labels", ())]  # one per plane, channels fastest
-            names = labels[: data.shape[axes.index("C")] if "C" in axes else 0]
+            names = labels[: count if "C" in axes else 0]
             names = names if names and labels == names * (len(labels) // len(names)) else []
             scale = _ome_scale(own) if "PhysicalSizeX" in own else _tag_scale(series[0].keyframe, imagej)
-        return Image(data, axes, *scale, tuple(names) if all(names) else ())
+            more = _imagej_metadata(imagej, count)
+        return Image(data, axes, *scale, tuple(names), path, more)
 
 
 def _refuse_circle(tif: tifffile.TiffFile, path: Path) -> None:
@@ -75,17 +84,21 @@ def _refuse_circle(tif: tifffile.TiffFile, path: Path) -> None:
             offset = number(offset + form.tagnosize + tags * form.tagsize, form.offsetformat)
 
 
-def _ome_pixels(tif: tifffile.TiffFile, path: Path) -> ElementTree.Element | None:
-    """OME's description of the pixels, read before tifffile follows it. It may name files of its own folder only."""
+def _ome_elements(tif: tifffile.TiffFile, path: Path) -> list[ElementTree.Element]:
+    """OME's description, read before tifffile follows it. It may name files of its own folder only."""
     if not (text := tif.ome_metadata):
-        return None
+        return []
     if "<!DOCTYPE" in text or "<!ENTITY" in text:  # nothing OME needs, and the way in which XML grows or reaches out
         raise refusal(path, "its OME-XML declares entities", "plain OME-XML", "save it again, e.g. with Fiji")
     elements = list(ElementTree.fromstring(text).iter())  # nosec B314
     for name in (element.get("FileName") for element in elements):
         if name and (Path(name).name != name or "\\" in name):
             raise refusal(path, f"its OME-XML names the file {name:.80}", "files of the same folder", "save it again")
-    return next((element for element in elements if element.tag.endswith("}Pixels")), None)
+    return elements
+
+
+def _named(elements: Iterable[ElementTree.Element], name: str) -> list[ElementTree.Element]:
+    return [element for element in elements if element.tag.endswith(f"}}{name}")]
 
 
 def _pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixels, str]:
@@ -145,6 +158,48 @@ def _ome_scale(said: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str
     return {a: float(said[name]) for a, name in _OME_SIZES.items() if name in said and unit[a]}, unit
 
 
+def _ome_metadata(images: list[ElementTree.Element], count: int, planes: bool) -> Metadata:
+    """What OME says of as many images as there are; of their planes only where T, Z and C are as the file has them."""
+    if not images or len(images) != count:
+        return Metadata()
+    places = {}
+    for position, plane in ((i, p) for i, image in enumerate(images if planes else []) for p in image.iter()):
+        with suppress(KeyError, ValueError):  # what is no plane, or does not say which
+            place = (position, *(int(plane.attrib[f"The{a}"]) for a in "TZC"))
+            said = {name: metadata.number(plane.get(name)) for name in _OME_OF_PLANE}
+            said = {name: value for name, value in said.items() if value is not None}
+            units = {f"{name}Unit": metadata.name(plane.get(f"{name}Unit")) for name in said}
+            places[place] = said | {name: unit for name, unit in units.items() if unit}
+    return Metadata(
+        tuple(metadata.name(image.get("Name")) for image in images),
+        "".join(metadata.notes(element.text) for element in _named(images[0], "Description")[:1]),
+        channels=tuple(_ome_channel(element) for element in _named(images[0].iter(), "Channel")),
+        planes=places,
+    )
+
+
+def _ome_channel(said: ElementTree.Element) -> Channel:
+    """Colours are red, green, blue, opacity in a signed integer; lengths are in nanometers where nothing is said."""
+    colour, waves = metadata.number(said.get("Color")), []
+    for name in _OME_WAVES:
+        wave, unit = metadata.number(said.get(name)), UNITS.get(unit_name(said.get(f"{name}Unit", "nm")))
+        waves.append(metadata.number(f"{wave * unit[0] / 1e-9:.9g}") if wave and wave > 0 and unit else None)
+    return Channel(b"" if colour is None else metadata.ramp(f"{int(colour) >> 8 & 0xFFFFFF:06X}"), None, *waves)
+
+
+def _imagej_metadata(said: Mapping[str, Any], count: int) -> Metadata:
+    """ImageJ shows a single channel from min to max, and several by Ranges, LUTs and a mode."""
+    luts, ranges = said.get("LUTs"), said.get("Ranges", (said.get("min", 0), said.get("max")))
+    luts, ranges = luts if isinstance(luts, list) else [luts], ranges if isinstance(ranges, tuple) else ()
+    mode = said["mode"] if said.get("mode") in _IMAGEJ_MODES else ""
+    colours = _IMAGEJ_COLOURS if mode in ("composite", "color") and "LUTs" not in said else ()
+    channels = []
+    for _, low, high, lut, colour in zip_longest(range(count), ranges[::2], ranges[1::2], luts, colours):
+        levels = lut.tobytes() if isinstance(lut, np.ndarray) and lut.shape == (3, 256) else metadata.ramp(colour)
+        channels.append(Channel(levels, metadata.window(low, high)))
+    return Metadata(notes=metadata.notes(said.get("Info")), mode=mode, channels=tuple(channels[:count]))
+
+
 def write(path: Path, data: Pixels, like: Image, ome: bool, made: str) -> None:
     """Write the richest TIFF that holds these pixels: ImageJ, else OME, else plain with JSON."""
     if data.dtype.kind == "f" and data.dtype != np.float32 and (data.dtype.itemsize == 2 or not ome):
@@ -154,8 +209,10 @@ def write(path: Path, data: Pixels, like: Image, ome: bool, made: str) -> None:
     big = data.nbytes > _CLASSIC_TIFF_BYTES
     imagej = pixel in _IMAGEJ_TYPES and set(axes) <= set(AXES) and not (ome or big)
     fits_ome = ome_holds(axes, data.dtype)
+    as_ome = fits_ome and not imagej
     rgb = axes.endswith("YXC") and lengths["C"] == 3 and (pixel == "uint8" if imagej else fits_ome)
     names = list(like.channel_names) if not rgb and len(like.channel_names) == lengths.get("C") else []
+    more = like.metadata.fitting(lengths.get("P", 1), 0 if rgb else lengths.get("C", 1))
     unit = like.unit.get("X", "") if imagej else "centimeter"  # ImageJ has one for all directions
     x, y, z = (converted(like, axis, unit) for axis in "XYZ")
     said: dict[str, Any] = {}
@@ -165,6 +222,7 @@ def write(path: Path, data: Pixels, like: Image, ome: bool, made: str) -> None:
         said["unit"] = symbol if symbol.isascii() else unit if unit.isascii() else ""
         said |= {"spacing": z, "finterval": converted(like, "T", "second"), "cosdd_axes": axes}
         said["Labels"] = names * (lengths.get("T", 1) * lengths.get("Z", 1))
+        said |= _said_to_imagej(more)
     else:
         order = axes if "Y" in axes else axes.replace("X", "YX")
         order = order.replace("P", "") if fits_ome else order
@@ -173,20 +231,56 @@ def write(path: Path, data: Pixels, like: Image, ome: bool, made: str) -> None:
         for axis, name in _OME_SIZES.items():
             if axis in like.pixel_size and like.unit.get(axis) in UNITS:
                 said |= {name: like.pixel_size[axis], f"{name}Unit": UNITS[like.unit[axis]][1]}
-        said["Channel"] = {"Name": names} if names else None
+        said["Channel"] = _said_to_ome(names, more.channels)
     said = {k: v for k, v in said.items() if v} | {"axes": order.replace("C", "S") if rgb else order}
     options: dict[str, Any] = {"photometric": "rgb" if rgb else "minisblack", "metadata": said}
     options["software"] = made or f"cosdd {__version__}"
     if x and unit:
         options |= {"resolution": (1 / x, 1 / (y or x)), "resolutionunit": 1 if imagej else 3}
-    with tifffile.TiffWriter(path, imagej=imagej, ome=fits_ome and not imagej, bigtiff=big) as tif:
+    with tifffile.TiffWriter(path, imagej=imagej, ome=as_ome, bigtiff=big) as tif:
         # OME: one image per position; ImageJ and plain: one image, under an axis that is not there
         images = ordered(data, axes, ("P" if fits_ome else "#") + order)
         for place in range(len(images)):
             # Plane by plane: axes in another order are a copy, which need not be one of all pixels.
-            inner = np.ndindex(images.shape[1 : -3 if rgb else -2])
-            planes = (np.ascontiguousarray(images[(place, *i)]) for i in inner)
+            inner = images.shape[1 : -3 if rgb else -2]
+            planes = (np.ascontiguousarray(images[(place, *i)]) for i in np.ndindex(inner))
+            options["metadata"] = said | (_said_of_position(more, place, order, inner) if as_ome else {})
             tif.write(planes, shape=images.shape[1:], dtype=images.dtype, contiguous=False, **options)
+
+
+def _said_to_imagej(more: Metadata) -> dict[str, Any]:
+    """See `_imagej_metadata`. LUTs and ranges are for all channels or for none; colours are of use on one another."""
+    luts, windows = [c.lut for c in more.channels], [c.window for c in more.channels]
+    said: dict[str, Any] = {"Info": more.notes, "mode": more.mode}
+    if any(luts):
+        said["LUTs"] = [np.frombuffer(lut or metadata.ramp(WHITE), np.uint8) for lut in luts]
+        said["mode"] = more.mode or ("composite" if len(luts) > 1 else "")
+    if ends := [end for window in windows if all(windows) for end in window or ()]:
+        said |= {"Ranges": tuple(ends)} if len(windows) > 1 else {"min": ends[0], "max": ends[1]}
+    return said
+
+
+def _said_to_ome(names: list[str], channels: tuple[Channel, ...]) -> list[dict[str, Any]]:
+    """See `_ome_channel`. Either may be empty."""
+    said = []
+    for name, channel in zip_longest(names, channels):
+        shown = channel or Channel()
+        colour = metadata.colour(shown.lut)
+        number = int.from_bytes(bytes.fromhex(f"{colour}FF"), "big", signed=True) if colour else None
+        one = {"Name": name, "Color": number} | dict(zip(_OME_WAVES, (shown.excitation, shown.emission), strict=True))
+        said.append({key: value for key, value in one.items() if value is not None})
+    return said
+
+
+def _said_of_position(more: Metadata, position: int, order: str, planes: tuple[int, ...]) -> dict[str, Any]:
+    """What OME says of one of the images, and of its planes as they are written."""
+    said: dict[str, Any] = {"Name": more.names[position]} if more.names else {}
+    if more.notes and position == 0:  # once is enough
+        said["Description"] = metadata.escapable(more.notes)
+    if more.planes:
+        places = (dict(zip(order, i, strict=False)) for i in np.ndindex(planes))
+        said["Plane"] = [more.planes.get((position, *(at.get(a, 0) for a in "TZC")), {}) for at in places]
+    return said
 
 
 def ome_holds(axes: str, pixels: np.dtype) -> bool:

@@ -123,14 +123,16 @@ def examples(reader: str) -> list[bytes]:
         texts = (yaml.safe_dump(settings), "train: {steps: 10, lr: 1e-3}\n", "model.levels=3", bomb, "preset: small\n")
         return [text.encode() for text in texts]
     pages = []
+    said = {"axes": "TYX", "Labels": ["a", "b"], "Name": "n", "Info": "i", "mode": "composite", "min": 1, "max": 9}
+    said |= {"Channel": {"Color": [255], "EmissionWavelength": [500]}, "Plane": {"DeltaT": [0, 1]}}
     for index, how in enumerate(({"imagej": True}, {"ome": True}, {})):
         file = io.BytesIO()
-        tifffile.imwrite(file, FRAMES, metadata={"axes": "TYX", "Labels": ["a", "b"]}, **how)
+        tifffile.imwrite(file, FRAMES, metadata=said, **how)
         pages.append(b"\3" + file.getvalue())
         file.seek(0)
         with tifffile.TiffFile(file) as tif:
-            said = tif.pages[0].tags["ImageDescription"].value.encode()  # type: ignore[union-attr]
-        pages.append(bytes([index]) + said.split(b"\n", 2)[-1].removeprefix(b'{"shape": '))
+            description = tif.pages[0].tags["ImageDescription"].value.encode()  # type: ignore[union-attr]
+        pages.append(bytes([index]) + description.split(b"\n", 2)[-1].removeprefix(b'{"shape": '))
     file = io.BytesIO()
     np.save(file, FRAMES)
     pages.append(b"\4" + file.getvalue())
