@@ -85,6 +85,47 @@ def test_several_processes_that_are_interrupted_end_together_with_a_model(tmp_pa
     assert not list(tmp_path.glob(".*"))
 
 
+UNEQUAL = """
+from itertools import count
+from types import SimpleNamespace
+
+from cosdd import processes, training
+from tiny import frames, settings
+
+clock, validate = count(), training.validate
+
+
+def slowly(run):
+    for _ in range(5 * processes.rank()):
+        next(clock)
+    return validate(run)
+
+
+training.time, training.validate = SimpleNamespace(perf_counter=lambda: float(next(clock))), slowly
+run = training.start(settings({"steps": None, "time": 20.0, "validations": 4}), frames())
+print("ended after", len(list(training.fit(run))), flush=True)
+"""
+
+
+def test_where_validation_takes_unequally_long_several_processes_end_after_the_same_update(tmp_path):
+    (tmp_path / "unequal.py").write_text(UNEQUAL)
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    group = subprocess.Popen(
+        [*line, str(tmp_path / "unequal.py")], stdout=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+    )  # fmt: skip
+    try:
+        said = group.communicate(timeout=200)[0]
+    finally:
+        group.terminate()  # torchrun ends what it has started
+        group.wait(60)
+    assert group.returncode == 0
+    ends = re.findall(r"ended after (\d+)", said)
+    assert len(ends) == 2
+    assert len(set(ends)) == 1
+
+
 def test_the_scripts_for_a_cluster_are_shell_and_name_options_that_exist():
     page = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text(encoding="utf-8")
     scripts = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)

@@ -173,6 +173,8 @@ def fit(run: Run) -> Iterator[Record]:
             began = time.perf_counter()
             validation = validate(run)
             run.seconds += time.perf_counter() - began
+            # Again: whoever ends by a clock of its own leaves the others waiting for its gradients.
+            (run.seconds,) = processes.agreed([run.seconds], run.fabric.device)
         yield Record(run.step, run.seconds, min(after, 1.0), lr(run), losses, validation)
         if told_to_end:  # all of several processes, after the same update
             processes.leave()
