@@ -82,7 +82,7 @@ class Run:
     lr_scale: float = 1.0  # falls at plateaus
 
 
-def make_fabric() -> Fabric:
+def make_fabric(settings: config.Config) -> Fabric:
     """Choose the device, or join the other processes; quiet, because progress is ours to show.
 
     Fabric's own mixed precision would round the images to bfloat16 on their way in; ``device.arithmetic`` does not.
@@ -92,16 +92,22 @@ def make_fabric() -> Fabric:
     if processes.count() == 1:
         return Fabric(accelerator="auto", devices=1)
     here = processes.local_count()
-    # The direct denoiser waits for its time, and until then has no gradients.
-    strategy = DDPStrategy(find_unused_parameters=True)
+    strategy = DDPStrategy(find_unused_parameters=some_wait(settings))
     fabric = Fabric(accelerator="auto", devices=here, num_nodes=processes.count() // here, strategy=strategy)
     fabric.launch()
     return fabric
 
 
+def some_wait(settings: config.Config) -> bool:
+    """Are there parts that wait for their time, and until then have no gradients?"""
+    model = settings.model
+    latents, direct = model.start == "wavelets" and model.latents_from > 0, model.direct and model.direct_from > 0
+    return settings.method == "cosdd" and (latents or direct)
+
+
 def start(settings: config.Config, frames: Frames) -> Run:
     """Build networks, optimiser and moving average for the frames; nothing is trained yet."""
-    fabric = make_fabric()
+    fabric = make_fabric(settings)
     torch.manual_seed(settings.train.seed)
     network = build(settings)
     if isinstance(network, COSDD):
