@@ -18,7 +18,7 @@ import tifffile
 import torch
 
 import cosdd as cosdd_module
-from cosdd import cli, images, lazy, simulate
+from cosdd import cli, images, lazy, simulate, training
 from cosdd.specimen import specimen
 
 TINY = [  # a network that trains in a second
@@ -195,6 +195,23 @@ def test_interrupted_training_keeps_the_best_model(stack, tmp_path):
     assert running.returncode == 0, err
     assert "keeping the best model" in out
     assert cosdd("denoise", model, stack, "-o", tmp_path / "out", "--samples", 2) == 0
+
+
+def test_what_an_interrupted_training_lacks_is_said(stack, tmp_path, monkeypatch, capsys):
+    fit = training.fit
+
+    def interrupted(run):
+        for record in fit(run):
+            yield record
+            if record.step == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", interrupted)
+    command = ("train", stack, "-o", tmp_path / "m.safetensors", "--noise-axis", "x", "--method", "cosdd", *TINY)
+    assert cosdd(*command, "--set", "train.steps=20") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "only 3 steps: barely trained; go on with it, by --resume" in said
+    assert "note: the direct denoiser had too little time to learn" in said
 
 
 def _save(path: Path, array: np.ndarray) -> Path:

@@ -406,12 +406,16 @@ def test_an_interrupted_run_still_gives_a_model(train):
     assert np.isfinite(mean).all()
 
 
-def test_a_direct_denoiser_that_never_trained_is_not_used():
-    """Interrupted early, the model can sample; one random pass would be noise without a warning."""
-    run = start({"steps": 100})
+@pytest.mark.parametrize(("begins", "stops", "kept"), [(0.6, 3, False), (0.1, 11, False), (0.1, 33, True)])
+def test_a_direct_denoiser_that_hardly_trained_is_not_used(begins, stops, kept, idle):
+    """Interrupted early, the model can sample; one pass would be about the noisy image, without a warning."""
+    run = start({"steps": 100}, direct_from=begins)
     for record in training.fit(run):
-        if record.step == 3:
+        if record.step == stops:
             break
+    assert (training.finish(run).network.direct is not None) == kept
+    if kept:
+        return
     with pytest.raises(InputError, match="direct"):
         Denoiser(training.finish(run)).denoise(stripes(1)[0, 0], direct=True)
 

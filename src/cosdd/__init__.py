@@ -77,6 +77,8 @@ def train(
         if not run.step:
             raise
     trained = training.finish(run)
+    if not quiet and training.without_direct(run):
+        progress.out.print(f"note: {training.LEFT_OUT}")
     if not quiet and trained.steps < checks.FEW_STEPS:
         progress.out.print(f"note: only {trained.steps} steps: barely trained; train again with a longer time")
     return Denoiser(trained)

@@ -102,8 +102,9 @@ def train(
         + ": "
         + ", ".join(f"{name} {last[name]:.3f}" for name in training.SHOWN if name in last)
     )
-    if training.ended(run):
-        _note_few(trained.steps)
+    if training.without_direct(run):
+        out.print(f"note: {training.LEFT_OUT}")
+    _note_few(trained.steps, training.ended(run))
     if trained.settings.method != "cosdd":
         learned = Denoiser(trained).noise()
         for channel, noise in enumerate(learned):
@@ -242,11 +243,9 @@ def _interruptible(run: Run, saved: Path) -> Iterator[None]:
             out.print("to go on with this run, give the same command with --resume")
 
 
-def _note_few(steps: int) -> None:
+def _note_few(steps: int, ended: bool = True) -> None:
     from cosdd.checks import FEW_STEPS
 
+    longer = "give the same command with a longer --time and --overwrite, on a machine that is not busy"
     if steps < FEW_STEPS:
-        out.print(
-            f"only {steps} steps: barely trained; give the same command with a longer --time and --overwrite, on a "
-            "machine that is not busy"
-        )
+        out.print(f"only {steps} steps: barely trained; {longer if ended else 'go on with it, by --resume'}")

@@ -36,6 +36,9 @@ PLATEAUS_IN_A_ROW = 2  # end a run of schedule plateau (supplement section 2.1)
 SETTLED = 0.5  # share of the budget before which no plateau counts
 TOO_MANY_SKIPPED = 20  # updates in a row that were not finite: back to the best weights, with smaller steps
 SMALLEST_SCALE = 0.02  # of the rate ends a run of schedule budget
+DIRECT_ENOUGH = 0.25  # share of its own time after which the direct denoiser is worth keeping
+
+LEFT_OUT = "the direct denoiser had too little time to learn and is left out: this model draws samples only"
 
 SHOWN = ("nll", "kl", "elbo", "signal", "direct", "blind_mse")  # loss terms worth a look
 
@@ -353,6 +356,12 @@ def nothing_left(run: Run) -> bool:
     return run.lr_scale < SMALLEST_SCALE
 
 
+def without_direct(run: Run) -> bool:
+    """Does `finish` leave out the direct denoiser, which had too little time to learn?"""
+    asked, begins = isinstance(run.network, COSDD) and run.settings.model.direct, run.settings.model.direct_from
+    return asked and progress(run) < begins + DIRECT_ENOUGH * (1 - begins)
+
+
 def finish(run: Run) -> Checkpoint:
     """The best weights seen, ready to denoise. Also after an interruption, once a step was made."""
     if run.best is None or (run.step and run.history[-1]["step"] != run.step):
@@ -360,9 +369,9 @@ def finish(run: Run) -> Checkpoint:
     if run.best is None:
         raise InputError(f"no loss was finite in {run.step} steps: try --set train.lr={run.settings.train.lr / 10:g}")
     settings, best = run.settings, dict(run.best)
-    # The best elbo may be older than the direct denoiser; and that may never have been trained.
+    # The best elbo may be older than the direct denoiser; and that may hardly have been trained.
     direct = {name: value for name, value in run.average.items() if name.startswith("direct.")}
-    if direct and progress(run) < settings.model.direct_from:
+    if without_direct(run):
         settings = settings.model_copy(update={"model": settings.model.model_copy(update={"direct": False})})
         best = {name: value for name, value in best.items() if name not in direct}
     else:
