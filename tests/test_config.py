@@ -137,6 +137,7 @@ def test_a_built_configuration_never_changes():
         ({"train": {"time": 0}}, "train.time=0"),
         ({"train": {"steps": 1.5}}, "train.steps=1.5"),
         ({"train": {"seed": -1}}, "train.seed=-1"),
+        ({"train": {"validations": 1001}}, "train.validations=1001: input should be less than or equal to 1000"),
         ({"model": {"levels": 10**12}}, "model.levels"),
         ({"model": {"noise_axis": "diagonal"}}, "'x', 'y', 'z' or 'none'"),
         ({"model": {"noise_axis": "z", "dimensions": 2}}, "noise_axis"),

@@ -184,7 +184,7 @@ class Train(Section):
     validation: float = Field(
         default=0.1, gt=0, lt=1, description="Share of the frames held out where there are at least ten."
     )
-    validations: int = Field(default=40, ge=1, le=10**5, description="Validations during the run.")
+    validations: int = Field(default=40, ge=1, le=1000, description="Validations during the run.")
     snapshot: Seconds = Field(
         default=30, description="Time between snapshots of the run, from which --resume goes on after a kill."
     )
