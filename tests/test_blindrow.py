@@ -221,6 +221,18 @@ def test_a_missing_pixel_is_as_if_its_noise_were_infinite():
     torch.testing.assert_close(std[0, 0, 3].square(), variance, rtol=1e-3, atol=1e-3)
 
 
+def test_a_row_is_not_seen_through_what_lies_outside_of_its_image():
+    model = trained_looking()
+    seen = []
+    for noise in (0, 5):
+        x = torch.full((1, 1, 16, 24), torch.nan)
+        x[..., :10, :16] = torch.linspace(-1, 1, 160).reshape(10, 16)
+        x[..., 9, :16] += noise
+        mean, factors = model.prior(layers.fill_missing(x)[0], 1)
+        seen.append(torch.cat([mean[0, 2], factors[0, 2].flatten()]))  # of row 9
+    assert torch.equal(*seen)
+
+
 def test_saturated_pixels_teach_nothing():
     torch.manual_seed(0)
     model = trained_looking()

@@ -179,3 +179,13 @@ def test_missing_pixels_become_the_mean_of_their_neighbours(dimensions):
     assert known.logical_not().sum() == 2
     everything = layers.fill_missing(torch.full_like(x, torch.nan))[0]
     assert (everything == 0).all()
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_what_lies_outside_of_an_image_is_no_copy_of_its_edge(dimensions):
+    x = torch.randn(1, 1, *[8] * dimensions)
+    outside = torch.ones_like(x, dtype=torch.bool)
+    outside[(..., *[slice(5)] * dimensions)] = False
+    filled, known = layers.fill_missing(torch.where(outside, torch.nan, x))
+    assert torch.equal(known, ~outside)
+    assert torch.equal(filled, torch.where(outside, 0, x))

@@ -42,6 +42,15 @@ def test_each_loss_trains_its_own_network_only():
         assert touched(net) == own
 
 
+def test_the_bound_is_one_for_the_pixels_that_are_known():
+    """Spread over pixels that miss, the latents would be as good as free, and would copy the noise."""
+    net, x = shaken(network()), torch.randn(1, 1, 16, 16)
+    x[..., 10:, :] = 0
+    whole = net(x, draw=fixed(0))["kl"]
+    x[..., 10:, :] = torch.nan
+    torch.testing.assert_close(net(x, draw=fixed(0))["kl"] * 10, whole * 16)
+
+
 @pytest.mark.parametrize("decoder_input", ["latent", "features"])
 def test_one_summed_loss_with_one_adamax_equals_three_of_each(decoder_input):
     together = shaken(network(decoder_input=decoder_input))

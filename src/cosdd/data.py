@@ -173,7 +173,9 @@ class Frames:
         return max(1, round(crops / batch))
 
     def batch(self, seed: int, step: int, count: int, edges: tuple[int, ...], flips: str) -> np.ndarray:
-        """The normalised crops (count, c, *edges) of training step ``step``, float32; NaN where a pixel is missing.
+        """The normalised crops (count, c, *edges) of training step ``step``, float32.
+
+        NaN where a pixel is missing, also all that lies outside of a frame that is smaller than a crop.
 
         flips: letters of the axes along which crops may be flipped, such as "y". The noise axis is none of them
         unless the model of the noise is the same read backwards; rotations would change the noise in any case.
@@ -187,7 +189,10 @@ class Frames:
         return self._crops(rng, self.validation or self.train, count, edges, "")
 
     def held_out(self, most: int, edges: tuple[int, ...]) -> Iterator[np.ndarray]:
-        """A normalised crop (c, *edges) of each held-out frame, or of so many of them, never flipped; NaN as above."""
+        """A normalised crop (c, *space) of each held-out frame, or of so many of them, never flipped; NaN as above.
+
+        As large as ``edges``, or as the frame where that is smaller.
+        """
         rng = np.random.default_rng(0)
         for a, i in self.validation[:: max(1, -(-len(self.validation) // most))]:
             yield normalise(_crop(rng, self.arrays[a], i, edges)[None], self.statistics, self.outliers)[0]
@@ -217,12 +222,15 @@ class Frames:
         pixels = np.array([np.prod(self.arrays[a].shape[2:], dtype=float) for a, _ in frames])
         chosen = rng.choice(len(frames), size=count, p=pixels / pixels.sum())
         letters = "zyx"[-len(edges) :]
-        crops = [_crop(rng, self.arrays[a], i, edges) for a, i in (frames[index] for index in chosen)]
-        normalised = normalise(np.stack(crops), self.statistics, self.outliers)
-        for crop in normalised:
+        found = [_crop(rng, self.arrays[a], i, edges) for a, i in (frames[index] for index in chosen)]
+        # Filled up by mirror images, rows would know the noise of others.
+        crops = np.full((count, len(self.statistics.mean), *edges), np.nan, np.float32)
+        for crop, pixels in zip(crops, found, strict=True):
+            inside = (slice(None), *map(slice, pixels.shape[1:]))
+            crop[inside] = normalise(pixels[None], self.statistics, self.outliers)[0]
             flipped = [1 + axis for axis, letter in enumerate(letters) if letter in flips and rng.random() < 0.5]
             crop[...] = np.flip(crop, tuple(flipped)).copy()
-        return normalised
+        return crops
 
 
 def normalise(pixels: np.ndarray, statistics: Statistics, known: Outliers | None) -> np.ndarray:
@@ -243,7 +251,6 @@ def pieces(arrays: Sequence[Pixels], pixels: int = 1 << 21, edge: int = 256) -> 
     found = []
     for a, i in everything[::step]:
         space = arrays[a].shape[2:]
-        # Never larger than the frame: padding would repeat noise.
         longest = min(edge, max(SMALLEST_EDGE, round(pixels ** (1 / len(space)))))
         size = tuple(min(n, longest) for n in space)
         fit = int(np.prod([n // s for n, s in zip(space, size, strict=True)]))
@@ -253,12 +260,10 @@ def pieces(arrays: Sequence[Pixels], pixels: int = 1 << 21, edge: int = 256) -> 
 
 
 def _crop(rng: np.random.Generator, array: Pixels, frame: int, edges: tuple[int, ...]) -> np.ndarray:
-    """A random crop (c, *edges) of a frame of (n, c, *space), padded by mirror images where the frame is smaller."""
+    """A random crop (c, *edges) of a frame of (n, c, *space), as small as the frame where that is smaller."""
     starts = [int(rng.integers(max(size - edge, 0) + 1)) for size, edge in zip(array.shape[2:], edges, strict=True)]
     window = (slice(start, start + edge) for start, edge in zip(starts, edges, strict=True))
-    crop = array[(frame, slice(None), *window)]
-    short = [(0, edge - size) for size, edge in zip(crop.shape[1:], edges, strict=True)]
-    return np.pad(crop, [(0, 0), *short], mode="symmetric") if any(after for _, after in short) else crop
+    return array[(frame, slice(None), *window)]
 
 
 @dataclass(frozen=True)

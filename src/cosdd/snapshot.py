@@ -20,7 +20,7 @@ from cosdd.config import Config
 from cosdd.errors import InputError
 from cosdd.training import Run
 
-FORMAT = "cosdd-run-2"  # a new one whenever what a run needs, or does, is another
+FORMAT = "cosdd-run-3"  # a new one whenever what a run needs, or does, is another
 COUNTERS = ("step", "seconds", "skipped", "skipped_in_a_row", "best_evidence", "waited", "lr_scale", "history")
 LARGEST_SHARE = 0.02  # of the time may go into writing snapshots
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -103,14 +102,14 @@ class COSDD(nn.Module):
         x, known = fill_missing(x)
         trusted = known & (x < x.new_tensor(self.ceiling).reshape(-1, *[1] * self.settings.dimensions))
 
-        def mean(values: Tensor) -> Tensor:
-            return (values * trusted).sum() / trusted.sum().clamp_min(1)
+        def mean(values: Tensor, where: Tensor = trusted) -> Tensor:
+            return (values * where).sum() / where.sum().clamp_min(1)
 
         # Wavelets speak from the start. What the noise decoder could not explain yet would go into them, for good.
         alone = self.centred and progress < self.settings.latents_from
         with torch.set_grad_enabled(torch.is_grad_enabled() and not alone):
             code, kl_sums = self.ladder.top_down(self.ladder.bottom_up(x), draw)
-        kl_levels = torch.stack(kl_sums) / x.numel()
+        kl_levels = torch.stack(kl_sums) / trusted.sum().clamp_min(1)  # the bound is one for the pixels that count
         nll = mean(self.noise.nll(x, code))
         # Stop-gradient: regression to the noisy image would pull noise into the latents (method 2.3).
         clean = self.signal(code.detach())
@@ -123,7 +122,7 @@ class COSDD(nn.Module):
         }
         terms["loss"] = terms["signal"] - terms["elbo"]
         if self.direct is not None and progress >= self.settings.direct_from:
-            terms["direct"] = F.mse_loss(self.directly(x), clean.detach())
+            terms["direct"] = mean((self.directly(x) - clean.detach()).square(), known)
             terms["loss"] = terms["loss"] + terms["direct"]
         return terms
 

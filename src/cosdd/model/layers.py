@@ -18,19 +18,27 @@ ACTIVATION = {"mish": nn.Mish, "silu": nn.SiLU, "relu": nn.ReLU}
 
 
 def fill_missing(x: Float[Tensor, "b c *space"]) -> tuple[Float[Tensor, "b c *space"], Bool[Tensor, "b c *space"]]:
-    """Missing pixels (NaN) replaced by the mean of their neighbours, 0 where those miss too; and which are known."""
+    """Missing pixels (NaN) replaced by the mean of their neighbours; and which are known.
+
+    0 where half of the neighbours miss too, as outside of an image: a mean of its last row would repeat the noise.
+    """
     known = ~torch.isnan(x)
     if known.all():
         return x, known
     batch, channel, *position = (~known).nonzero(as_tuple=True)
     total, count = torch.zeros_like(x[batch, channel, *position]), torch.zeros_like(batch)
+    missing = torch.full_like(batch, -1)  # less the pixel itself
     for step in product((-1, 0, 1), repeat=len(position)):
-        near = [(p + s).clamp(0, size - 1) for p, s, size in zip(position, step, x.shape[2:], strict=True)]
-        neighbour = x[batch, channel, *near]
-        total += torch.where(neighbour.isnan(), 0, neighbour)
-        count += ~neighbour.isnan()
+        near = [p + s for p, s in zip(position, step, strict=True)]
+        clamped = [n.clamp(0, size - 1) for n, size in zip(near, x.shape[2:], strict=True)]
+        inside = torch.stack([n == c for n, c in zip(near, clamped, strict=True)]).all(0)
+        neighbour = x[batch, channel, *clamped]
+        seen = inside & ~neighbour.isnan()
+        total += torch.where(seen, neighbour, 0)
+        count += seen
+        missing += inside & ~seen
     filled = x.clone()
-    filled[batch, channel, *position] = total / count.clamp_min(1)
+    filled[batch, channel, *position] = torch.where(count > missing, total / count.clamp_min(1), 0)
     return filled, known
 
 
