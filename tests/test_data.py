@@ -347,6 +347,26 @@ def test_the_noise_axis_is_measured_where_it_is_not_given(axis):
     assert ready.inspection is not None
 
 
+def test_the_noise_axis_is_measured_in_several_images():
+    """The first may be the odd one, and one with white noise is no evidence against streaks."""
+    white = 1000 + noise(64, 64, std=50)
+    streaks = [image[0] for image in stripes(11, 64, 64)]
+    ready = prepare(white, *streaks, noise_axis="auto")
+    assert ready.settings.model.noise_axis == "x"
+    (note,) = ready.notes
+    assert "noise axis x is taken" in note
+    assert "5 images looked at have it: array (none)." in note
+    (note,) = prepare(*[image.T.copy() for image in streaks[:1]], *streaks, noise_axis="auto").notes
+    assert "array (y)" in note
+
+
+def test_doubts_about_any_of_several_images_are_said_once():
+    images = [image[0] for image in stripes(9, 96, 96)]
+    spoiled = [np.minimum(image, np.quantile(image, 0.97)).astype(np.uint16) for image in images[:2]]
+    (note,) = prepare(images[2], *images[3:], *spoiled, noise_axis="x").notes
+    assert "saturated" in note
+
+
 def test_a_wrong_axis_is_said_before_the_time_is_spent():
     pixels = stripes(8, 96, 96)[:, 0]
     assert prepare(pixels, noise_axis="x").notes == ()

@@ -73,6 +73,8 @@ def train(
     for image in ready.images:
         out.print(image.describe())
     if ready.inspection is not None:
+        if len(ready.images) > 1:
+            out.print(f"noise, as {ready.inspected} shows it most clearly:")
         for line in ready.inspection.lines():
             out.print(f"  {line}")
     run = training.start(ready.settings, ready.frames)

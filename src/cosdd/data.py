@@ -26,6 +26,7 @@ SMALLEST_EDGE = 12  # pixels; less holds no structure to tell from noise
 ENOUGH_FRAMES = 10  # to hold some out for validation
 MUCH_CLIPPED = 0.01
 ENOUGH_PIXELS = 1 << 28  # for a mean and a standard deviation
+LOOKED_AT = 5  # images whose noise is inspected
 
 
 @dataclass(frozen=True)
@@ -273,8 +274,9 @@ class Ready:
     settings: config.Config
     frames: Frames
     images: tuple[Image, ...]
-    inspection: Inspection | None  # the evidence for the noise axis, where it was measured
+    inspection: Inspection | None  # the clearest evidence for the noise axis, where it was measured
     notes: tuple[str, ...] = ()  # what about the images speaks against a good result
+    inspected: str = ""  # the image that gave that evidence
 
 
 def prepare(
@@ -315,10 +317,16 @@ def prepare(
     if noise_axis not in ("auto", "none") and noise_axis.upper() not in spatial:
         raise InputError(f"noise axis {noise_axis} is not one of the image's axes in space, {spatial}")
 
-    inspection = None
+    inspection, inspected, doubts = None, "", tuple[str, ...]()
     if noise_axis == "auto":
-        inspection = inspect_image(read[0], spatial)
-        noise_axis = inspection.axis
+        seen = _inspect(read, spatial)
+        image, inspection = _clearest(seen)
+        noise_axis, inspected, doubts = inspection.axis, _name(image), _odd_ones(seen, inspection)
+    else:
+        try:
+            seen = _inspect(read, "YX")
+        except InputError:  # too small to tell, or without rows and columns
+            seen = []
     arrays = [images.to_samples(image, spatial) for image in read]
     channels = arrays[0].shape[1]
     for image, array in zip(read, arrays, strict=True):
@@ -333,10 +341,63 @@ def prepare(
     found = {"dimensions": dimensions, "channels": channels, "noise_axis": noise_axis}
     settings = config.build(preset, *layers, {"method": method, "model": found})
     frames = Frames.split(arrays, settings.train.validation, settings.train.seed, settings.train.outliers)
-    notes = _doubts(arrays, found["noise_axis"], inspection, read[0]) + _left_out(frames)
+    notes = doubts + _doubts(arrays, noise_axis, read, seen) + _left_out(frames)
     if axes is not None:
         notes = _odd_axes(read[0], spatial) + notes
-    return Ready(settings, frames, tuple(read), inspection, notes)
+    return Ready(settings, frames, tuple(read), inspection, notes, inspected)
+
+
+def _inspect(read: Sequence[Image], spatial: str) -> list[tuple[Image, Inspection]]:
+    """Some of the images, from the first to the last, and what each says about its noise.
+
+    Raises InputError where none says anything.
+    """
+    seen, silent = [], []
+    for index in np.linspace(0, len(read) - 1, min(len(read), LOOKED_AT)).round().astype(int):
+        try:
+            seen.append((read[index], inspect_image(read[index], spatial)))
+        except InputError as error:
+            silent.append(error)
+    if not seen:
+        raise silent[0]
+    return seen
+
+
+def _clearest(seen: Sequence[tuple[Image, Inspection]]) -> tuple[Image, Inspection]:
+    """The one with the most evidence for the axis for which, of all images together, there is the most.
+
+    White noise is no evidence against an axis: to take one where there is none does no harm.
+    """
+    along = [(image, found) for image, found in seen if found.axis != "none"]
+    if not along:
+        return seen[0]
+    total = dict.fromkeys((found.axis for _, found in along), 0.0)
+    for _, found in along:
+        total[found.axis] += found.evidence.significance[found.axis]
+    axis = max(total, key=lambda axis: total[axis])
+    return max((pair for pair in along if pair[1].axis == axis), key=lambda pair: pair[1].evidence.significance[axis])
+
+
+def _odd_ones(seen: Sequence[tuple[Image, Inspection]], clearest: Inspection) -> tuple[str, ...]:
+    """The images whose noise has another axis than the one that is taken, or none for sure."""
+    axis = clearest.axis
+
+    def differs(found: Inspection) -> bool:
+        if found.axis != "none" or axis == "none":
+            return found.axis != axis
+        # A small image may show no correlation and yet have it.
+        lags = min(len(i.autocorrelation[axis]) for i in (found, clearest))
+        here, there = (np.array(i.autocorrelation[axis][:lags]) for i in (found, clearest))
+        lag = int(np.argmax(np.abs(there)))
+        return abs(here - there)[lag] > found.interval[axis][lag] + clearest.interval[axis][lag]
+
+    others = [f"{_name(image)} ({found.axis})" for image, found in seen if differs(found)]
+    if not others:
+        return ()
+    return (
+        f"noise axis {axis} is taken, for which the most speaks, but not all of the {len(seen)} images looked at have "
+        f"it: {', '.join(others)}. Train on images of one kind, or say it with --noise-axis",
+    )
 
 
 def _odd_axes(image: Image, spatial: str) -> tuple[str, ...]:
@@ -365,46 +426,51 @@ def _left_out(frames: Frames) -> tuple[str, ...]:
     )
 
 
-def _doubts(arrays: Sequence[Pixels], noise_axis: str, inspection: Inspection | None, image: Image) -> tuple[str, ...]:
+def _doubts(
+    arrays: Sequence[Pixels], noise_axis: str, read: Sequence[Image], seen: Sequence[tuple[Image, Inspection]]
+) -> tuple[str, ...]:
     """What a user should know before spending the time: each says what to do."""
     notes = []
     pixels = sum(array.size for array in arrays)
     if pixels < FEW_PIXELS:
         notes.append(f"only {pixels:,} pixels: little to learn from; give more images of the same kind")
-    if image.axes.endswith("YXC") and image.data.shape[-1] == 3 and image.data.dtype.kind == "u":
+    if any(i.axes.endswith("YXC") and i.data.shape[-1] == 3 and i.data.dtype.kind == "u" for i in read):
         notes.append(
             "colour pixels: where a camera has one filter per pixel, two colours of each were interpolated, and their "
             "noise is correlated along both axes, which stays in the image: use the raw data, one image per filter"
         )
-    if inspection is None:
-        try:
-            inspection = inspect_image(image, "YX")
-        except InputError:  # too small to tell, or without rows and columns
-            return tuple(notes)
-    if inspection.axis not in ("none", noise_axis) and noise_axis != "z":  # z was not looked at
+    if not seen:
+        return tuple(notes)
+
+    def told_by(image: Image) -> str:
+        return f"{_name(image)}: " if len(read) > 1 else ""
+
+    _, clearest = _clearest(seen)
+    if clearest.axis not in ("none", noise_axis) and noise_axis != "z":  # z was not looked at
         notes.append(
-            f"the noise axis is given as {noise_axis}, but the images say: {inspection.verdict}. With the wrong axis "
-            f"noise stays in the image: try --noise-axis {inspection.axis}"
+            f"the noise axis is given as {noise_axis}, but the images say: {clearest.verdict}. With the wrong axis "
+            f"noise stays in the image: try --noise-axis {clearest.axis}"
         )
-    if inspection.axis == "none" and noise_axis in ("x", "y"):
+    if clearest.axis == "none" and noise_axis in ("x", "y"):
         notes.append(
             f"the noise looks white: noise axis {noise_axis} does no harm, but where it really is white, --noise-axis "
             "none is as good, and so is any denoiser for independent pixels"
         )
-    if "both axes" in inspection.verdict:
-        notes.append(inspection.verdict)
-    saturated = inspection.evidence.saturated
+    if along_both := [told_by(image) + found.verdict for image, found in seen if "both axes" in found.verdict]:
+        notes.append(along_both[0])
+    image, saturated = max(((i, found.evidence.saturated) for i, found in seen), key=lambda pair: pair[1])
     if saturated > MUCH_CLIPPED:
         notes.append(
-            f"{saturated:.1%} of the pixels are saturated: their noise is cut off, and bright parts will come out too "
-            "dark; leave such images out, or record with less light"
+            f"{told_by(image)}{saturated:.1%} of the pixels are saturated: their noise is cut off, and bright parts "
+            "will come out too dark; leave such images out, or record with less light"
         )
-    cut_off = inspection.evidence.cut_off
+    image, cut_off = max(((i, found.evidence.cut_off) for i, found in seen), key=lambda pair: pair[1])
     if cut_off > MUCH_CLIPPED:
         notes.append(
-            f"{cut_off:.1%} of the pixels have the lowest value, and hardly any the next: if a background was "
-            "subtracted and cut off there, noise no longer averages to zero and dark parts will come out too bright: "
-            "use the images as they were before. Zeros between single photons do no harm; crop empty borders"
+            f"{told_by(image)}{cut_off:.1%} of the pixels have the lowest value, and hardly any the next: if a "
+            "background was subtracted and cut off there, noise no longer averages to zero and dark parts will come "
+            "out too bright: use the images as they were before. Zeros between single photons do no harm; crop empty "
+            "borders"
         )
     return tuple(notes)
 
