@@ -151,6 +151,13 @@ def test_a_lag_that_stands_out_is_a_pattern_and_a_smooth_decay_is_none():
     assert one_frame(simulate.row_ar(SCENES[0], rng, row_std=0.05, correlation=0.8)).evidence.period == {}
 
 
+def test_correlations_of_a_few_pixels_are_correlations_and_their_noise_is_rarely_called_correlated():
+    rng = np.random.default_rng(15)
+    found = [one_frame(rng.normal(size=(12, 12))) for _ in range(30)]
+    assert all(abs(v) <= 1 for f in found for values in f.autocorrelation.values() for v in values)
+    assert sum(f.axis != "none" for f in found) <= 5
+
+
 def test_answer_repeats_and_becomes_json_and_words():
     frames = simulate.heavy(np.repeat(specimen(1, 128, seed=0), 12, axis=0), np.random.default_rng(11))
     first, second = (inspect_samples(frames[:, None]) for _ in range(2))

@@ -17,7 +17,11 @@ from cosdd.excerpts import Excerpt, finest, upright
 
 LAGS = 10
 
-_BLOCK = 16  # lines per block, and twice the columns: the scatter of blocks gives the errors
+# The scatter of regions gives the errors. Noise is the same all over a frame, texture is where its things are: among
+# regions as large as those, what is found in but a few of them is unsure.
+_REGIONS = 128  # about as many, if they have
+_SMALLEST, _LARGEST = 8, 32  # edges then, pixels
+_LINES = 8  # whole ones in a region of lines: they cross many things
 # What noise correlations look like along the axis; one more, "offset", is the mean over all lags of a line.
 _SHAPES = {
     "next pixel": np.eye(LAGS)[0],
@@ -27,11 +31,11 @@ _SHAPES = {
     "alternating": (-1.0) ** np.arange(1, LAGS + 1) / np.sqrt(LAGS),
     "period 4": np.tile([0, -1, 0, 1], 3)[:LAGS] / np.sqrt(5),
 }
-# Tuned on simulated frames of micrographs and photographs, for 2 % false alarms. What counts against one:
+# Tuned on simulated frames of micrographs and photographs, for 1 % false alarms. What counts against one:
 _UNCONFIRMED = 3.0  # times the part that the finest scale does not confirm
 _SHARED = 1.0  # times what the other axis shows too: texture has no axis
 _TEXTURE = 0.1  # at most: more than this along both axes is noise that is correlated along both
-_CERTAIN = 3.5  # standard errors, for two axes and seven shapes tried
+_CERTAIN = 3.0  # standard errors, for two axes and seven shapes tried
 _MATTERS = 0.02  # correlations below this change nothing for a denoiser
 
 
@@ -66,13 +70,16 @@ class Correlation:
         return self.ratio > 1.5 and np.abs(smooth - self.offset).mean() < max(0.5 * self.offset, 0.01)
 
 
-def blocks(a: np.ndarray, b: np.ndarray, lag: int) -> np.ndarray:
-    """Sums of a[i] b[i + lag], made symmetric in a and b, along the last axis in blocks; flat, float64."""
+def blocks(a: np.ndarray, b: np.ndarray, lag: int, edges: tuple[int, int]) -> np.ndarray:
+    """Sums of a[i] b[i + lag], made symmetric in a and b, along the last axis in blocks; flat, float64.
+
+    edges: lines and pixels of a block.
+    """
     length = a.shape[-1]
     product = a[..., : length - lag] * b[..., lag:]
     if a is not b and lag:
         product = (product + b[..., : length - lag] * a[..., lag:]) / 2
-    rows, columns = np.arange(0, a.shape[-2], _BLOCK), np.arange(0, length, _BLOCK // 2)
+    rows, columns = (np.arange(0, size, edge) for size, edge in zip(a.shape[-2:], edges, strict=True))
     inside = columns[columns < length - lag]
     sums = np.add.reduceat(np.add.reduceat(product, inside, -1), rows, -2).astype(np.float64)
     return np.pad(sums, ((0, 0), (0, 0), (0, len(columns) - len(inside)))).ravel()
@@ -108,37 +115,43 @@ def _errors(noise: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return before, after
 
 
-def _moments(excerpt: Excerpt, axis: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Sums in blocks: products of the two prediction errors, products at the finest scale, and weights, each
-    (blocks, 1 + lags); and the same three of whole lines and their squared weights, (blocks of lines, 4)."""
+def _moments(
+    excerpt: Excerpt, axis: str, edge: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Sums in regions of `edge` x `edge` pixels: products of the two prediction errors, their weights, products at the
+    finest scale and the power of the pixels in them, each (regions, 1 + lags); and of whole lines the first three and
+    the squared weights, (regions of lines, 4)."""
     noise, weight = upright(excerpt.noise, axis), upright(excerpt.weight, axis)
     before, after = _errors(noise, weight)
     fine, weight = finest(noise), weight[:, 2:-2]
-    pairs = [(before * weight, after * weight), (fine * weight,) * 2, (weight, weight)]
+    pairs = [(before * weight, after * weight), (weight, weight), (fine * weight,) * 2]
     lags = range(min(LAGS, noise.shape[-1] - 1) + 1)
-    products = [np.stack([blocks(a, b, lag) for lag in lags], 1) for a, b in pairs]
-
+    # No product is larger than the power of its two pixels, so no correlation is beyond 1, of however few pixels.
+    both, weights, products, power = (
+        np.stack([blocks(a, b, lag, (edge, edge)) for lag in lags], 1) for a, b in [*pairs, (fine**2 * weight, weight)]
+    )
     columns = [*(a.sum(-1) * b.sum(-1) - (a * b).sum(-1) for a, b in pairs), (weight**2).sum(-1)]
-    starts = np.arange(0, weight.shape[1], _BLOCK // 2)
+    starts = np.arange(0, weight.shape[1], _LINES)
     lines = np.stack([np.add.reduceat(c, starts, axis=1).ravel() for c in columns], 1).astype(np.float64)
-    return products[0], products[1], products[2], lines
+    return both, weights, products, power, lines
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, power: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ratio (lags,) of sums over blocks, and each block's part of its error (blocks, lags): a jackknife."""
+    """Ratio (lags,) of sums over regions, and each region's part of its error (regions, lags): a jackknife."""
     total = np.maximum(denominator.sum(0), 1e-12)
     value = numerator.sum(0) / total
     return value / power, (numerator - value * denominator) / (total * power)
 
 
 def _correlation(excerpts: Sequence[Excerpt], axis: str) -> Correlation:
-    parts = [_moments(e, axis) for e in excerpts]
-    both, fine, weights, lines = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    power, power_fine = (v[:, 0].sum() / weights[:, 0].sum() for v in (both, fine))
+    edge = int(np.clip((sum(e.noise.size for e in excerpts) / _REGIONS) ** 0.5, _SMALLEST, _LARGEST))
+    parts = [_moments(e, axis, edge) for e in excerpts]
+    both, weights, products, powers, lines = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    power, power_fine = (v[:, 0].sum() / weights[:, 0].sum() for v in (both, products))
     value, scatter = _ratio(both[:, 1:], weights[:, 1:], power)
-    confirmed, scatter_fine = _ratio(fine[:, 1:], weights[:, 1:], power_fine)
-    whole, whole_scatter = _ratio(lines[:, :1], lines[:, 2:3], power)
-    whole_confirmed, _ = _ratio(lines[:, 1:2], lines[:, 2:3], power_fine)
+    confirmed, scatter_fine = _ratio(products[:, 1:], powers[:, 1:], 1.0)
+    whole, whole_scatter = _ratio(lines[:, :1], lines[:, 1:2], power)
+    whole_confirmed, _ = _ratio(lines[:, 2:3], lines[:, 1:2], power_fine)
     forms = {name: form[: len(value)] for name, form in _SHAPES.items()}
     shapes = {name: (float(value @ f), float(confirmed @ f), scatter @ f) for name, f in forms.items()}
     # Never negative, but choosing flat places makes it seem so; the root puts it on the scale of "long".
@@ -149,20 +162,22 @@ def _correlation(excerpts: Sequence[Excerpt], axis: str) -> Correlation:
         interval=1.96 * np.sqrt((scatter_fine**2).sum(0)),
         shapes=shapes,
         offset=offset,
-        ratio=float(max(0, 1 + whole[0] * lines[:, 2].sum() / lines[:, 3].sum())),
+        ratio=float(max(0, 1 + whole[0] * lines[:, 1].sum() / lines[:, 3].sum())),
     )
 
 
 def _score(value: float, confirmed: float, scatter: np.ndarray, other: float) -> float:
-    """Standard errors left after doubts: what the predictions find, what the finest scale finds, the blocks'
-    parts (blocks,) of the error, and what the other axis shows. Few blocks count as in Student's t."""
+    """Standard errors left after doubts: what the predictions find, what the finest scale finds, the regions'
+    parts (regions,) of the error, and what the other axis shows. Few regions count as in Student's t."""
     squares, sign = float((scatter**2).sum()), float(np.sign(value))
     if not squares > 0:
         return 0.0
+    # They sum up to zero: as many as count are free, but for one.
+    freedom = max(squares**2 / float((scatter**4).sum()) - 1, 0.5)
+    squares *= 1 + 1 / freedom
     shared = min(_SHARED * max(0.0, sign * other), _TEXTURE)
     doubt = _UNCONFIRMED * max(0.0, sign * (value - confirmed)) + shared
     t = (abs(value) - doubt) / np.sqrt(squares)
-    freedom = max(squares**2 / float((scatter**4).sum()), 1.5)
     return float(np.sign(t) * np.sqrt(freedom * np.log1p(t**2 / freedom)))
 
 

@@ -20,6 +20,7 @@ from cosdd.excerpts import Excerpt, finest, flatness, flattest, upright, windows
 from cosdd.lazy import Pixels
 
 FEW_PIXELS = 40_000  # to learn from
+_BLOCK = (16, 8)  # lines and pixels of as much of an image as may be of one brightness
 _LENGTH = {"x": -1, "y": -2, "z": -3}  # place of an axis in (z, y, x)
 
 
@@ -116,7 +117,8 @@ def _transfer_blocks(e: Excerpt, axis: str) -> np.ndarray:
     noise, weight, mean = (upright(v, axis) for v in (e.noise, e.flat, e.mean))
     weight, mean = weight[:, 2:-2], mean[:, 2:-2]
     noise = finest(noise) * weight
-    squares, total, means = blocks(noise, noise, 0), blocks(weight, weight, 0), blocks(weight, weight * mean, 0)
+    pairs = [(noise, noise), (weight, weight), (weight, weight * mean)]
+    squares, total, means = (blocks(a, b, 0, _BLOCK) for a, b in pairs)
     keep = total >= np.median(total)
     return np.stack([means, e.variance * squares])[:, keep] / total[keep]
 
