@@ -1,14 +1,107 @@
 """The house stays in order: data flows one way, and help is instant."""
 
+import ast
+import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import cosdd
 
 SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
-ROOMS = ["errors", "config", "overrides", "progress", "writing", "lazy", "metadata", "zarray", "omezarr", "axes"]
+ROOMS = ["errors", "config", "overrides", "progress", "writing", "lazy", "zarray", "metadata", "omezarr", "axes"]
 ROOMS += ["tiff", "images", "specimen", "simulate", "metrics", "evaluation", "excerpts", "correlation", "inspection"]
-ROOMS += ["noisefloor", "outliers", "data", "likeness", "device", "processes", "model", "tensorfile"]
-ROOMS += ["calibration", "checkpoint", "training", "snapshot", "generation", "latents", "estimates", "tiles", "pyramid"]
-ROOMS += ["sampling", "denoise", "recipe", "unfinished", "outputs", "workers", "checks", "report", "demo", "commands"]
-ROOMS += ["witness", "cli_train", "cli", "__main__"]
+ROOMS += ["noisefloor", "outliers", "data", "likeness", "device", "processes", "model", "tensorfile", "calibration"]
+ROOMS += ["checkpoint", "training", "snapshot", "generation", "latents", "estimates", "tiles", "pyramid", "sampling"]
+ROOMS += ["denoise", "recipe", "unfinished", "outputs", "workers", "checks", "report", "demo", "commands", "witness"]
+ROOMS += ["cli_train", "cli", "__main__"]
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Rooms that a file imports, at its top or inside a function."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {f"{node.module}.{a.name}" for node in nodes if isinstance(node, ast.ImportFrom) for a in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("cosdd.")} - {"__version__"}
+
+
+FILES = [path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_data_flows_one_way(path):
+    allowed = set(ROOMS[: ROOMS.index(room(path))])
+    if room(path) == "model":
+        allowed = {"errors", "config", "noisefloor", "model"}
+    assert imported(path) <= allowed
+
+
+def test_every_room_is_known():
+    assert {room(path) for path in FILES} == set(ROOMS)
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_help_loads_nothing_heavy():
+    """`cosdd --help` in half a second: torch alone takes longer."""
+    code = """
+import sys
+sys.argv = ["cosdd", "--help"]
+from cosdd.cli import main
+try:
+    main()
+except SystemExit as end:
+    print("exit", end.code)
+print("loaded", *sorted({name.split(".")[0] for name in sys.modules}))
+"""
+    shown, loaded = run(code).rsplit("loaded", 1)
+    assert "exit 0" in shown
+    verbs = ["demo", "inspect", "train", "denoise", "report", "evaluate", "simulate", "generate"]
+    assert re.findall(rf"^\W*({'|'.join(verbs)}) ", shown, re.MULTILINE) == verbs  # in the order of use
+    assert not {"torch", "numpy", "scipy", "tifffile", "lightning_fabric", "safetensors"} & set(loaded.split())
+
+
+@pytest.mark.parametrize("verb", ["train", "denoise", "report"])
+def test_a_mistyped_name_is_told_before_torch_is_loaded(verb, tmp_path):
+    model = [] if verb == "train" else [str(tmp_path / "model.safetensors")]
+    code = f"""
+import sys
+sys.argv = ["cosdd", {verb!r}, *{model}, "no-such.tif"]
+from cosdd.cli import main
+try:
+    main()
+except SystemExit as end:
+    print(end.code, "torch" in sys.modules)
+"""
+    assert run(code).split() == ["2", "False"]
+
+
+def test_the_public_surface_is_light_and_says_what_it_has():
+    code = "import sys, cosdd; print('torch' in sys.modules, 'numpy' in sys.modules, *cosdd.__all__)"
+    torch_loaded, numpy_loaded, *names = run(code).split()
+    assert (torch_loaded, numpy_loaded) == ("False", "False")
+    assert {"train", "load", "InputError", "__version__"} <= set(names)
+    assert all(hasattr(cosdd, name) for name in names)
+
+
+def test_nothing_reaches_for_the_network_while_it_is_loaded():
+    code = """
+import importlib, sys
+seen = []
+names = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.bind", "socket.sendto", "urllib")
+sys.addaudithook(lambda event, given: seen.append(event) if event.startswith(names) else None)
+for name in {rooms}:
+    if name != "__main__":
+        importlib.import_module("cosdd." + name)
+print(*seen)
+"""
+    assert run(code.replace("{rooms}", repr(ROOMS))).strip() == ""
