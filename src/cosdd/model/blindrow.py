@@ -306,13 +306,13 @@ class BlindRow(nn.Module):
         for start in sorted({min(s, width - window) for s in range(0, width, max(1, window // 2))}):
             span = slice(start, start + window)
             signal = signal_covariance(factors[..., span], self._kernels(row[..., span]))
-            total = signal + self.noise.covariance(mean[..., span])
+            total = self.noise.covariance(mean[..., span]).add_(signal)
             total.diagonal(dim1=-2, dim2=-1).mul_(1 + NUGGET).add_(~known[..., span], alpha=UNKNOWN)
             # A later window overwrites the rim of the one before it, except for the rim of its own.
             keep = slice(0 if start == 0 else window // 4, window if start + window == width else window - window // 4)
             cholesky = torch.linalg.cholesky(total)
-            half = torch.linalg.solve_triangular(cholesky, signal[..., keep], upper=False)
-            residual = torch.linalg.solve_triangular(cholesky, (row - mean)[..., span, None], upper=False)
+            sides = torch.cat([signal[..., keep], (row - mean)[..., span, None]], -1)
+            half, residual = torch.linalg.solve_triangular(cholesky, sides, upper=False).tensor_split([-1], -1)
             variance = signal.diagonal(dim1=-2, dim2=-1)[..., keep] - half.square().sum(-2)
             posterior_mean[..., span][..., keep] = mean[..., span][..., keep] + (half.mT @ residual)[..., 0]
             posterior_std[..., span][..., keep] = variance.clamp_min(0).sqrt()

@@ -56,14 +56,16 @@ class RowNoise(nn.Module):
         self.log_white, self.log_white_gain = positive(0.5), positive(0.12)
         self.log_correlated, self.log_correlated_gain = positive(0.5), positive(0.03)
         self.log_offset = positive(1e-3)
-        lag = torch.arange(taps) - taps // 2
+        # On the CPU also where shapes alone are asked for (the device "meta"): there torch would import its compiler
+        # for the arithmetic, which takes two seconds.
+        lag = torch.arange(taps, device="cpu") - taps // 2
         self.kernel = nn.Parameter(torch.exp(-0.5 * (lag / 0.45) ** 2).repeat(channels, 1))
         # Learned only where the measurement asks for them.
         self.bend = nn.Parameter(torch.zeros(2, channels, noisefloor.BINS), requires_grad=False)
         self.log_wave = nn.Parameter(torch.zeros(channels), requires_grad=False)
         self.pitch = nn.Parameter(torch.zeros(channels), requires_grad=False)
         self.knots: Tensor
-        self.register_buffer("knots", torch.linspace(-1, 2, noisefloor.BINS).repeat(channels, 1))
+        self.register_buffer("knots", torch.linspace(-1, 2, noisefloor.BINS, device="cpu").repeat(channels, 1))
         self.frequency: Tensor  # of the wave as measured, radians per pixel; 0 where there is none
         self.register_buffer("frequency", torch.zeros(channels))
 
@@ -118,8 +120,9 @@ class RowNoise(nn.Module):
     def covariance(self, signal: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w w"]:
         """Covariance of the noise of rows whose clean image is `signal`."""
         scale, width = self.correlated(signal).sqrt(), signal.shape[-1]
-        correlated = scale[..., :, None] * self.toeplitz(width) * scale[..., None, :]
-        return correlated + self.steady(width) + torch.diag_embed(self.white(signal))
+        covariance = torch.addcmul(self.steady(width), scale[..., :, None] * self.toeplitz(width), scale[..., None, :])
+        covariance.diagonal(dim1=-2, dim2=-1).add_(self.white(signal))
+        return covariance
 
     def without_wave(self, x: Float[Tensor, "b c *lines w"]) -> Float[Tensor, "b c *lines w"]:
         """Rows (the last axis) less what goes up and down like the wave over some tens of pixels, if there is one.
