@@ -85,6 +85,18 @@ except SystemExit as end:
     assert run(code).split() == ["2", "False"]
 
 
+def test_the_shapes_of_a_model_are_told_without_torchs_compiler():
+    """`load` asks for them before it believes a file; the compiler alone takes two seconds to import."""
+    code = """
+import sys, torch
+from cosdd import config, model
+with torch.device("meta"):
+    model.build(config.build("tiny", {"method": "blind-row"}))
+print("torch._dynamo" in sys.modules)
+"""
+    assert run(code).split() == ["False"]
+
+
 def test_the_public_surface_is_light_and_says_what_it_has():
     code = "import sys, cosdd; print('torch' in sys.modules, 'numpy' in sys.modules, *cosdd.__all__)"
     torch_loaded, numpy_loaded, *names = run(code).split()

@@ -49,7 +49,9 @@ def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Proto
                 raise InputError(f"{kind} {name!r} is unknown: choose from {', '.join(known)}")
     if protocol.clock == "processor" and os.environ.get("OMP_NUM_THREADS") != "1":
         raise InputError("--clock processor counts every thread: set OMP_NUM_THREADS=1")
-    rows: list[Row] = record.earlier("table").get("rows", [])
+    before = record.earlier("table")
+    rows: list[Row] = before.get("rows", [])
+    SAYS.update(before.get("sets", {}))
     for seed in range(seeds):
         for set_name in sets:
             found: Set | None = None
