@@ -208,10 +208,11 @@ def test_a_worker_of_a_cluster_that_ends_costs_no_frame_and_one_that_ends_each_t
     ):
         spread(team, tmp_path / "once", 1)
         assert len(list((tmp_path / "once").glob("attempt*"))) == 1
-        with pytest.raises(workers.Lost, match="frame 3 and 0 other"):
+        with pytest.raises(workers.Lost, match="the worker ended each time"):
             spread(team, tmp_path / "always", 99)
-    assert len(list((tmp_path / "always").glob(".a.tif.*.frames/*.npz"))) == 7
-    assert "7 of 8 frame(s) are kept" in capsys.readouterr().out
+    kept = len(list((tmp_path / "always").glob(".a.tif.*.frames/*.npz")))
+    assert 5 <= kept <= 7  # frames that wait for the same worker may be given up with it
+    assert f"{kept} of 8 frame(s) are kept" in capsys.readouterr().out
 
 
 def test_frames_that_another_machine_is_slow_to_show_are_no_reason_to_remove_the_others(tmp_path, monkeypatch):
