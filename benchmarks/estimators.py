@@ -26,7 +26,7 @@ import numpy as np
 import cosdd
 from benchmarks import blindrow
 from benchmarks.record import Entry, circumstances, write
-from cosdd import data, estimates, simulate, training
+from cosdd import estimates, preparation, simulate, training
 from cosdd.denoise import Denoiser
 from cosdd.specimen import specimen
 
@@ -48,7 +48,7 @@ def images(count: int = 400, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
 def trained(noisy: np.ndarray, seconds: float) -> Denoiser:
     """By processor time, so that other work on the machine does not matter."""
     asked = {"method": "cosdd", "model": SMALL, "train": {"time": seconds, "crop": 48, "validations": 12}}
-    ready = data.prepare([noisy], "TYX", "x", "tiny", asked)
+    ready = preparation.prepare([noisy], "TYX", "x", "tiny", asked)
     run = training.start(ready.settings, ready.frames)
     began = time.process_time()
     for _ in training.fit(run):

@@ -40,7 +40,7 @@ import torch
 from benchmarks.__main__ import duration
 from benchmarks.blindrow import photographs, simulate
 from benchmarks.record import Entry, circumstances, earlier, write
-from cosdd import data, metrics, training
+from cosdd import metrics, preparation, training
 from cosdd.model import COSDD
 
 # An estimate of noisy images (n, y, x), by the name of the way it is made.
@@ -67,7 +67,7 @@ def ours(name: str, images: np.ndarray, seconds: float, seed: int) -> Iterator[t
     """Train by the budget; yields after every update. The moving average of the weights is what is scored."""
     method = "blind-row" if name == "auto" else "cosdd"
     settings = {"method": method, "train": {"time": seconds, "seed": seed, "outliers": False, "precision": "float32"}}
-    ready = data.prepare([images], "TYX", "x", "tiny", settings, EMPTY if name == "empty" else {})
+    ready = preparation.prepare([images], "TYX", "x", "tiny", settings, EMPTY if name == "empty" else {})
     began = time.process_time()
     run = training.start(ready.settings, ready.frames)
     run.seconds = time.process_time() - began

@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 from tiny import frames, settings, stripes
 
-from cosdd import data, lazy
+from cosdd import data, lazy, preparation
 from cosdd.data import Frames, Statistics
 from cosdd.errors import InputError
 
@@ -308,7 +308,7 @@ def test_a_frame_of_a_memory_map_is_read_only_where_it_is_cropped(tmp_path):
 
 
 def prepare(*sources, axes=None, noise_axis="x", layers=()):
-    return data.prepare(list(sources), axes, noise_axis, "tiny", {"method": "cosdd"}, *layers)
+    return preparation.prepare(list(sources), axes, noise_axis, "tiny", {"method": "cosdd"}, *layers)
 
 
 @pytest.mark.parametrize("axis", [1, False, ["x"], "w"])
@@ -430,9 +430,9 @@ def test_images_that_cannot_be_trained_on_are_refused_in_one_line(sources, asked
 
 def test_images_of_two_kinds_are_refused(tmp_path):
     np.save(tmp_path / "grey.npy", noise(16, 16))
-    grey = data.gather([tmp_path / "grey.npy"], None)[0]
+    grey = preparation.gather([tmp_path / "grey.npy"], None)[0]
     with pytest.raises(InputError, match=r"3 channel\(s\), but .*grey\.npy has 1"):
-        prepare(grey, data.gather([noise(3, 16, 16)], "CYX")[0])
+        prepare(grey, preparation.gather([noise(3, 16, 16)], "CYX")[0])
 
 
 def test_files_and_arrays_give_the_same_crops(tmp_path):

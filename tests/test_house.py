@@ -14,10 +14,10 @@ SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
 ROOMS = ["errors", "config", "overrides", "progress", "writing", "lazy", "zarray", "metadata", "omezarr", "axes"]
 ROOMS += ["tiff", "images", "specimen", "simulate", "metrics", "evaluation", "excerpts", "correlation", "inspection"]
-ROOMS += ["noisefloor", "outliers", "data", "likeness", "device", "processes", "model", "tensorfile", "calibration"]
-ROOMS += ["checkpoint", "training", "snapshot", "generation", "latents", "estimates", "tiles", "pyramid", "sampling"]
-ROOMS += ["denoise", "recipe", "unfinished", "outputs", "workers", "checks", "report", "demo", "commands", "witness"]
-ROOMS += ["cli_train", "cli", "__main__"]
+ROOMS += ["noisefloor", "outliers", "data", "preparation", "likeness", "device", "processes", "model", "tensorfile"]
+ROOMS += ["calibration", "checkpoint", "training", "snapshot", "generation", "latents", "estimates", "tiles", "pyramid"]
+ROOMS += ["sampling", "denoise", "recipe", "unfinished", "outputs", "workers", "checks", "report", "demo", "commands"]
+ROOMS += ["witness", "cli_train", "cli", "__main__"]
 
 
 def room(path: Path) -> str:

@@ -54,7 +54,7 @@ def train(
     """
     from contextlib import nullcontext
 
-    from cosdd import checks, data, progress, training
+    from cosdd import checks, preparation, progress, training
     from cosdd.denoise import Denoiser
 
     train_settings = {"time": time, "steps": steps, "seed": seed}
@@ -62,7 +62,7 @@ def train(
     if method is not None:
         given["method"] = method
     sources = [noisy] if isinstance(noisy, str | Path) or not isinstance(noisy, Sequence) else list(noisy)
-    ready = data.prepare(sources, axes, noise_axis, preset, settings or {}, given)
+    ready = preparation.prepare(sources, axes, noise_axis, preset, settings or {}, given)
     run = training.start(ready.settings, ready.frames)
     for note in () if quiet else (*ready.notes, *run.notes):
         progress.out.print(f"note: {note}")

@@ -218,7 +218,7 @@ def _training(steps: int) -> Check:
 
 def _likeness(found: Likeness) -> Check:
     figure = max(found.shift, found.contrast - 1)
-    answer = ". ".join(dict.fromkeys((found.answer, *found.notes)))
+    answer = ". ".join(filter(None, (found.answer, found.replacing)))
     return Check("Was the model made for this image?", found.light, figure, answer)
 
 

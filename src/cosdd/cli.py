@@ -121,7 +121,7 @@ def denoise(
         if like.light == "red":
             unlike.append(path)
         for note in like.notes:
-            out.print(f"{'warning' if note == like.answer and path in unlike else 'note'}: {note}")
+            out.print(f"{'warning' if like.light == 'red' and note == like.answer else 'note'}: {note}")
         taken: list[int] = []  # by this process
         contrasts: list[float] = []
 

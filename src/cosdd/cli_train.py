@@ -15,7 +15,7 @@ from cosdd.errors import InputError
 from cosdd.progress import out
 
 if TYPE_CHECKING:
-    from cosdd.data import Ready
+    from cosdd.preparation import Ready
     from cosdd.training import Run
 
 
@@ -43,7 +43,7 @@ def train(
     from cosdd import images
 
     paths = images.find(files)  # before torch is loaded: a name may be mistyped
-    from cosdd import checkpoint, data, processes, snapshot, training
+    from cosdd import checkpoint, preparation, processes, snapshot, training
     from cosdd.denoise import Denoiser
 
     layers = _layers(config_file, settings, time_, seed, method, preset)
@@ -54,7 +54,7 @@ def train(
     if processes.rank() > 0:  # the first process speaks and writes
         if resume and output.exists() and not saved.exists():
             return  # trained to the end already, as the first one says
-        _train_along(data.prepare(list(paths), axes, noise_axis, "tiny", *layers), saved if resume else None)
+        _train_along(preparation.prepare(list(paths), axes, noise_axis, "tiny", *layers), saved if resume else None)
         return
     writing.refuse_unwritable(output)
     context.with_resource(writing.claim(output.parent, [output.name, history.name, saved.name]))
@@ -69,7 +69,7 @@ def train(
         writing.refuse_existing(path, overwrite)
     commands.tell_not_read(files)
     with _all_or_none(paths):
-        ready = data.prepare(list(paths), axes, noise_axis, "tiny", *layers)
+        ready = preparation.prepare(list(paths), axes, noise_axis, "tiny", *layers)
     for image in ready.images:
         out.print(image.describe())
     if ready.inspection is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cosdd import data, images, metrics, report, simulate, training, writing
+from cosdd import images, metrics, preparation, report, simulate, training, writing
 from cosdd.denoise import Denoiser, Result, Settings
 from cosdd.errors import InputError
 from cosdd.model import COSDD
@@ -41,7 +41,7 @@ def run(
     images.write(folder / "noisy_test.tif", test_noisy, stack, overwrite=True)
     images.write(folder / "clean_test.tif", test_clean, stack, overwrite=True)
 
-    ready = data.prepare([folder / "noisy_train.tif"], None, "x", "tiny", {"train": {"seed": seed}}, *layers)
+    ready = preparation.prepare([folder / "noisy_train.tif"], None, "x", "tiny", {"train": {"seed": seed}}, *layers)
     training_began = time.perf_counter()
     state = training.start(ready.settings, ready.frames)
     yield from training.fit(state)

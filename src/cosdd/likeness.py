@@ -46,16 +46,20 @@ class Likeness:
         return f"{WORDS[self.light]} ({figures})"
 
     @property
+    def replacing(self) -> str:
+        """What denoising replaces, where that is worth a word; else ""."""
+        if self.replaced < outliers.WORTH_A_WORD:
+            return ""
+        return (
+            f"{self.replaced:.3%} {outliers.STAND_OUT} and are replaced: where they are real (stars, single "
+            "molecules), train with --set train.outliers=false"
+        )
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know before trusting the result."""
-        unlike = () if self.light == "green" else (self.answer,)
-        return unlike if self.replaced < outliers.WORTH_A_WORD else (*unlike, f"{self.replaced:.3%} {REPLACED}")
-
-
-REPLACED = (
-    "of the pixels stand out from all their neighbours (hot or dead pixels, cosmic rays) and are replaced: where they "
-    "are real (stars, single molecules), train with --set train.outliers=false"
-)
+        unlike = "" if self.light == "green" else self.answer
+        return tuple(filter(None, (unlike, self.replacing)))
 
 
 def compare(frames: Pixels, trained_on: Statistics, leave_out: bool) -> Likeness:

@@ -24,6 +24,7 @@ NOISE_ITSELF = 0.005  # share of the pixels of one brightness: defects are rarer
 FEWEST = 200  # pixels in a class of brightness; fewer are no evidence
 BLOCK = 1 << 22  # pixels that are looked at together
 WORTH_A_WORD = 1e-5  # share of the pixels
+STAND_OUT = "of the pixels stand out from all their neighbours (hot or dead pixels, cosmic rays)"
 
 
 @dataclass(frozen=True)
