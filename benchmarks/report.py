@@ -8,8 +8,8 @@ have to be green there, and not where something is wrong on purpose:
 - over-smoothed: the result of the first model after a Gaussian filter;
 - copied noise: the first model with its noise model shrunk to nothing, so that it takes the noise for image.
 
-The page has to stay below 10 MB, to be built within 20 s and to open within 2 s in Chromium. What is kept is the time
-that processors computed: seconds on the clock mean nothing where others use the machine as well.
+The page has to stay below 10 MB, to be built within 20 s and to open within 2 s in Chromium. It is built three times,
+and the median counts: on the clock, which means something where nobody else uses the machine, and computed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import resource
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
-from typing import Any
+from statistics import median
+from typing import Any, NamedTuple
 
 import numpy as np
 import tifffile
@@ -37,6 +39,7 @@ from cosdd.model import BlindRow
 from cosdd.specimen import specimen
 
 FRAMES, SIZE = 20, 512
+TIMES = 3  # a page is built
 SMOOTH = 3.0  # pixels
 LIGHT = re.compile(r'class="light (\w+)">.*?<strong>(.*?)</strong>', re.S)
 BROWSERS = ("chromium", "google-chrome", "chrome")
@@ -50,12 +53,20 @@ EXPECTED = {
 }
 
 
-def timed(*arguments: str | Path) -> float:
-    """Run the command line; seconds that processors computed."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+class Took(NamedTuple):
+    """Seconds on the clock, and seconds that processors computed."""
+
+    wall: float
+    computed: float
+
+
+def timed(*arguments: str | Path) -> Took:
+    """Run the command line."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     cosdd(*arguments)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1)
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    computed = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Took(round(wall, 1), round(computed, 1))
 
 
 def lights(page: Path) -> dict[str, str]:
@@ -123,12 +134,12 @@ def lines(entry: Entry) -> list[str]:
             "" if found["caught"].get(case, found["green_on_the_good_run"]) else " **This is not as it should be.**"
         )
         told.append(f"- {case}: {'; '.join(on) or 'all green'}.{missed}")
-    built, denoising = found["processor_seconds_built"], found["processor_seconds_of_denoising"]
-    quick = found["seconds_to_open"] is not None and found["seconds_to_open"] < 2
+    built, quick = found["built"], found["seconds_to_open"] is not None and found["seconds_to_open"] < 2
+    wall = [took["wall"] for took in built]
     told.append(
-        f"- The page is one file of {found['megabytes']:.1f} MB. Making it took {built:.0f} s of one processor core, "
-        f"{denoising:.0f} s of them for denoising (time computed, on a machine that others used as well)."
-        + (" In Chromium it opens in less than 2 s." if quick else "")
+        f"- The page is one file of {found['megabytes']:.1f} MB. It is there after {median(wall):.0f} s ({len(wall)} "
+        f"times: {min(wall):.0f} to {max(wall):.0f} s; {median(took['computed'] for took in built):.0f} s of processor "
+        "time)." + (" In Chromium it opens in less than 2 s." if quick else "")
     )
     return told
 
@@ -146,15 +157,15 @@ def main() -> None:
         noisy = stacks(folder)
         good = trained(folder, "good", asked.steps)
 
-        def reported(case: str, model: Path, image: str = "noisy") -> float:
+        def reported(case: str, model: Path, image: str = "noisy") -> Took:
             page = folder / f"{case.replace(' ', '_')}.html"
-            seconds = timed("report", model, folder / f"{image}.tif", "-o", page, "--overwrite")
+            took = timed("report", model, folder / f"{image}.tif", "-o", page, "--overwrite")
             results["lights"][case] = lights(page)
-            return seconds
+            return took
 
         for case in asked.cases:
             if case == "good run":
-                results["processor_seconds_built"] = reported(case, good)
+                results["built"] = [reported(case, good)._asdict() for _ in range(TIMES)]
                 page = folder / "good_run.html"
                 results["megabytes"] = round(page.stat().st_size / 1e6, 2)
                 results["seconds_to_open"] = opening(page, folder)
@@ -166,8 +177,7 @@ def main() -> None:
                 copying(good, folder / "copying.safetensors")
                 reported(case, folder / "copying.safetensors")
             else:
-                denoising = timed("denoise", good, folder / "noisy.tif", "-o", folder / "denoised", "--overwrite")
-                results["processor_seconds_of_denoising"] = denoising
+                cosdd("denoise", good, folder / "noisy.tif", "-o", folder / "denoised", "--overwrite")
                 denoised = tifffile.imread(folder / "denoised" / "noisy.tif")
                 smooth = ndimage.gaussian_filter(denoised, (0, SMOOTH, SMOOTH))
                 statistics = Denoiser.load(good).checkpoint.statistics
