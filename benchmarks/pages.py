@@ -28,6 +28,7 @@ from benchmarks import (
     sampling,
     seams,
     sparse,
+    spoiled,
     training,
 )
 from benchmarks.paper import page as paper
@@ -49,6 +50,7 @@ BLOCKS: dict[str, Block] = {
         "resume": resume.lines,
         "resume_store": gauntlet.stores,
         "sparse": sparse.lines,
+        "spoiled": spoiled.lines,
         "faults": gauntlet.faults,
         "fuzz": gauntlet.fuzz,
     },

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import write
+from benchmarks.record import Entry, circumstances, write
 from cosdd import config, metrics, simulate, training
 from cosdd.data import Frames
 from cosdd.denoise import Denoiser
@@ -63,6 +63,20 @@ def compare(method: str, seed: int, steps: int) -> dict[str, Any]:
         "difference_db": round(with_bad["psnr"] - whole["psnr"], 3),
         "processor_seconds": round(time.process_time() - began),
     }
+
+
+def lines(entry: Entry) -> list[str]:
+    """What it found, for docs/reliability.md."""
+    found = []
+    for method, runs in entry["results"].items():
+        off = [run["difference_db"] for run in runs]
+        skipped = sum(run["skipped"] for run in runs)
+        found.append(f"{method} {min(off):+.2f} to {max(off):+.2f} dB of PSNR ({skipped} updates skipped)")
+    seeds = len(next(iter(entry["results"].values())))
+    return [
+        f"- Infinite pixels in one batch of fifty, against the same training without, {seeds} seeds: "
+        f"{'; '.join(found)}. (`{entry['command']}`; {circumstances(entry)}.)"
+    ]
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ ROOMS = ["errors", "config", "overrides", "progress", "writing", "lazy", "zarray
 ROOMS += ["tiff", "images", "specimen", "simulate", "metrics", "evaluation", "excerpts", "correlation", "inspection"]
 ROOMS += ["noisefloor", "outliers", "data", "preparation", "likeness", "device", "processes", "model", "tensorfile"]
 ROOMS += ["calibration", "checkpoint", "training", "snapshot", "generation", "latents", "estimates", "tiles", "pyramid"]
-ROOMS += ["sampling", "denoise", "recipe", "unfinished", "outputs", "workers", "checks", "report", "demo", "commands"]
-ROOMS += ["witness", "cli_train", "cli", "__main__"]
+ROOMS += ["sampling", "denoise", "recipe", "unfinished", "outputs", "workers", "checks", "report", "preview", "demo"]
+ROOMS += ["commands", "witness", "cli_train", "cli", "__main__"]
 
 
 def room(path: Path) -> str:

@@ -146,8 +146,36 @@ def test_large_images_do_not_make_a_large_page():
     found = report._chosen(large, "YX", large.data.shape)
     assert len(found.frames) == len(found.planes) == 12 // 4 // 2
     huge = from_array(np.broadcast_to(np.float32(0), (3, 2000, 3000)), "TYX")
-    window = report._chosen(huge, "YX", (3, 1, 2000, 3000)).window
-    assert [(part.start, part.stop) for part in window] == [(488, 1512), (988, 2012)]
+    shown = report._chosen(huge, "YX", (3, 1, 2000, 3000))
+    assert [(part.start, part.stop) for part in shown.denoised] == [(424, 1576), (924, 2076)]
+    assert [(part.start, part.stop) for part in shown.window] == [(64, 1088), (64, 1088)]
+
+
+def test_of_large_images_the_middle_is_denoised_and_that_is_said(tmp_path, monkeypatch):
+    """No more of them is read; a volume's planes keep their numbers."""
+    monkeypatch.setattr(report, "LARGEST", (4, 32, 48))
+    monkeypatch.setattr(report, "MARGIN", 16)
+    frames = np.random.default_rng(0).normal(size=(12, 100, 120)).astype(np.float32)
+    frames[:, :18], frames[:, 82:], frames[..., :20], frames[..., 100:] = np.nan, np.nan, np.nan, np.nan
+    seen = []
+    stream = Denoiser.stream
+    monkeypatch.setattr(Denoiser, "stream", lambda self, part, asked: seen.append(part) or stream(self, part, asked))
+    monkeypatch.setattr("cosdd.images.check", lambda *_: None)  # which refuses what is not finite
+    monkeypatch.setattr("cosdd.checks.inspected", lambda _: None)
+    found = {}
+    for axes, dimensions in (("TYX", 2), ("ZYX", 3)):
+        text = made(tmp_path, frames, axes, dimensions=dimensions)
+        found[axes] = data(text)
+        assert (found[axes]["height"], found[axes]["width"]) == (32, 48)
+        assert np.isfinite(seen[-1]).all()
+    assert "the middle 32 x 48 pixels of 100 x 120" in made(tmp_path, frames, "TYX")
+    assert "the middle 4 x 32 x 48 pixels of 12 x 100 x 120" in text
+    assert [part.shape[2:] for part in seen[:2]] == [(64, 80), (12, 64, 80)]
+    assert found["ZYX"]["sliders"][0]["places"] == ["5 of 12", "6 of 12", "7 of 12", "8 of 12"]
+    noisy = found["ZYX"]["planes"][1][0]["noisy"]
+    picture = np.asarray(Picture.open(io.BytesIO(base64.b64decode(noisy["src"].split(",")[1]))), float)
+    shown = noisy["low"] + picture / 255 * (noisy["high"] - noisy["low"])
+    np.testing.assert_allclose(shown, frames[5, 34:66, 36:84], atol=0.05)
 
 
 def test_of_a_long_recording_a_part_is_denoised_and_that_is_said(tmp_path):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import torch
 from cosdd import config, overrides, snapshot, tensorfile, training
 from cosdd.checkpoint import load
 from cosdd.errors import InputError
+from cosdd.progress import NowAndThen
 
 SMALL = ("model.features=4", "model.max_features=4", "model.levels=2", "model.latents=2", "model.final_latents=2")
 SMALL += ("model.noise_features=4", "model.signal_features=4", "model.direct_features=4", "blind_row.features=[4]")
@@ -157,13 +159,13 @@ def test_a_run_that_has_ended_does_nothing_more(begun):
 
 
 def test_snapshots_keep_their_distance(begun, tmp_path):
-    save = snapshot.Saver(begun, tmp_path / "s.run.safetensors", every=3600)
+    save = NowAndThen(partial(snapshot.save, begun, tmp_path / "s.run.safetensors"), every=3600)
     assert [save() for _ in range(3)] == [True, False, False]
 
 
 def test_a_full_disk_is_said_and_the_next_snapshot_waits(begun, tmp_path):
     (tmp_path / "s.run.safetensors").mkdir()  # cannot be replaced by a file
-    save = snapshot.Saver(begun, tmp_path / "s.run.safetensors", every=3600)
+    save = NowAndThen(partial(snapshot.save, begun, tmp_path / "s.run.safetensors"), every=3600)
     with pytest.raises(InputError, match="cannot be written"):
         save()
     assert save() is False

@@ -82,7 +82,7 @@ def denoise(
     paths = images.find(files)  # before torch is loaded: a name may be mistyped
     commands.tell_not_read(files)
     from cosdd import outputs, recipe, workers
-    from cosdd.denoise import Denoiser, Result
+    from cosdd.denoise import Denoiser
     from cosdd.denoise import Settings as DenoiseSettings
 
     commands.refuse_as_folder(output)
@@ -122,15 +122,9 @@ def denoise(
             unlike.append(path)
         for note in like.notes:
             out.print(f"{'warning' if like.light == 'red' and note == like.answer else 'note'}: {note}")
-        taken: list[int] = []  # by this process
-        contrasts: list[float] = []
-
-        def look(part: Result) -> None:
-            taken.extend(part.taken)
-            contrasts.append(float(part.mean.std()))
 
         def made(numbers: Iterator[int]) -> Iterator[outputs.Frame | float]:
-            return outputs.by_name(commands.noted(denoiser.stream(frames, asked, numbers), look), wanted)
+            return outputs.by_name(denoiser.stream(frames, asked, numbers), wanted)
 
         if team is None:
             fill = outputs.here(made)
@@ -139,14 +133,7 @@ def denoise(
         result = (image, denoiser.spatial, path, output, wanted, asked_of(path))
         with progress.bar("denoising") as show:
             # A file with some of its results was being written when a run ended: they appear one after the other.
-            written = outputs.write_all(fill, *result, show, overwrite or resume, anew=overwrite and not resume)
-        lines = [f"mean of {commands.span(taken)} samples"] if any(taken) else []
-        if dtype == "same" and image.data.dtype.kind != "f" and contrasts and max(contrasts) < 1:
-            lines.append(
-                f"note: the denoised image varies by {max(contrasts):.2g} grey levels (standard deviation), which "
-                "rounding loses: leave out --dtype same"
-            )
-        return written + lines
+            return outputs.write_all(fill, *result, show, overwrite or resume, anew=overwrite and not resume)
 
     failed = commands.each(paths, count, one)
     out.print(f"denoised {len(paths) - failed} of {len(paths)} file(s) in {time.perf_counter() - began:.0f} s")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,13 +44,13 @@ def train(
     from cosdd import images
 
     paths = images.find(files)  # before torch is loaded: a name may be mistyped
-    from cosdd import checkpoint, preparation, processes, snapshot, training
+    from cosdd import checkpoint, preparation, preview, processes, snapshot, training
     from cosdd.denoise import Denoiser
 
     layers = _layers(config_file, settings, time_, seed, method, preset)
     output = output or Path(images.output_path(paths[0], Path()).with_suffix(".safetensors").name)
     checkpoint.refuse_name(output)
-    history, saved = output.with_suffix(".history.csv"), snapshot.path_for(output)
+    history, saved, picture = output.with_suffix(".history.csv"), snapshot.path_for(output), preview.path_for(output)
     context.with_resource(processes.patient())
     if processes.rank() > 0:  # the first process speaks and writes
         if resume and output.exists() and not saved.exists():
@@ -57,7 +58,7 @@ def train(
         _train_along(preparation.prepare(list(paths), axes, noise_axis, "tiny", *layers), saved if resume else None)
         return
     writing.refuse_unwritable(output)
-    context.with_resource(writing.claim(output.parent, [output.name, history.name, saved.name]))
+    context.with_resource(writing.claim(output.parent, [p.name for p in (output, history, saved, picture)]))
     begun = resume and saved.exists()
     if resume and not begun and output.exists():
         out.print(f"{output}: trained to the end already; train it anew with --overwrite instead of --resume")
@@ -65,7 +66,7 @@ def train(
     if saved.exists() and not (resume or overwrite):
         raise InputError(f"{saved}: an interrupted run is here: continue it with --resume, or add --overwrite")
     overwrite = overwrite or begun  # what an interrupted run left is an earlier state of the same model
-    for path in (output, history):
+    for path in (output, history, picture):
         writing.refuse_existing(path, overwrite)
     commands.tell_not_read(files)
     with _all_or_none(paths):
@@ -84,14 +85,18 @@ def train(
         out.print(f"continuing after {run.step} steps, {run.seconds:.0f} s")
     elif not resume:
         saved.unlink(missing_ok=True)
-    save = snapshot.Saver(run, saved, run.settings.train.snapshot)
+    every = run.settings.train.snapshot
+    jobs = [progress.NowAndThen(partial(snapshot.save, run, saved), every)]
+    if preview.possible(run):
+        jobs.append(progress.NowAndThen(partial(preview.write, run, picture), every))
+        out.print(f"look at {picture} to see how far it is")
     with progress.bar("training") as show, _interruptible(run, saved):
         for record in training.fit(run):
             show(record.progress, record.shown)
-            try:
-                save()
-            except InputError as error:  # a full disk now may have room again when the model is written
-                out.print(f"note: no snapshot: {error}")
+            for job in jobs:
+                _attempt(job)
+    for job in jobs[1:]:
+        _attempt(job.job)
     trained = training.finish(run)
     checkpoint.save(trained, output, overwrite)
     commands.write_table(history, trained.history)
@@ -211,6 +216,14 @@ def _train_along(ready: Ready, saved: Path | None) -> None:
     with suppress(KeyboardInterrupt):  # of which the first process tells
         for _ in training.fit(run):
             pass
+
+
+def _attempt(job: Callable[[], Any]) -> None:
+    """A disk that is full now may have room again when the model is written."""
+    try:
+        job()
+    except InputError as error:
+        out.print(f"note: {error}")
 
 
 def _describe_run(run: Run, notes: Sequence[str]) -> None:

@@ -77,20 +77,6 @@ def tell_not_read(files: Sequence[str]) -> None:
         out.print(line)
 
 
-def noted(parts: Iterator[Any], note: Callable[[Any], None]) -> Iterator[Any]:
-    """The same parts; all but the shares done are noted on their way."""
-    for part in parts:
-        if not isinstance(part, float):
-            note(part)
-        yield part
-
-
-def span(numbers: Sequence[int]) -> str:
-    """ "8", or "8 to 16"."""
-    low, high = min(numbers), max(numbers)
-    return str(low) if low == high else f"{low} to {high}"
-
-
 def each(paths: Sequence[Path], count: int, job: Callable[[Path], list[str]]) -> int:
     """Do the job for each file, say what it has to say, and go on where one of several fails; returns how many did."""
     failed = 0

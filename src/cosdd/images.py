@@ -24,7 +24,8 @@ _LARGEST = 1e18  # grey value: the square of a larger one does not fit into 32-b
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
 MODEL_FIRST = "the model comes first, as in cosdd denoise MODEL IMAGES"
-_BESIDE = (".safetensors", ".history.csv", ".html")  # what cosdd writes beside images: models, reports
+PREVIEW = ".preview.png"  # a picture of how far a training run is
+_BESIDE = (".safetensors", ".history.csv", ".html", PREVIEW)  # what cosdd writes beside images: models, reports
 _KINDS = f"an image ({', '.join(SUFFIXES)})"
 _MADE, _MOST_MADE = b"\nmade by ", 4096  # begin of the line behind the pixels of an npy; bytes of it
 

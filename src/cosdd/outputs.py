@@ -154,7 +154,11 @@ def by_name(
 ) -> Iterator[Frame | float]:
     """What goes into which file, frame by frame, and the share done."""
     for part in parts:
-        yield part if isinstance(part, float) else dict(wanted.frames(part))  # type: ignore[arg-type]  # what was wanted
+        if isinstance(part, float):
+            yield part
+            continue
+        frame = dict(wanted.frames(part))  # type: ignore[arg-type]  # what was wanted
+        yield frame | {unfinished.TAKEN: np.array(part.taken[0])} if isinstance(part, Result) else frame
 
 
 def here(make: Make) -> Fill:
@@ -198,6 +202,14 @@ def write_all(
                 rounded = kinds[suffix].kind != "f"
                 remark = f", rounded, {work.clipped(suffix)} pixel(s) clipped" if rounded else ""
                 lines.append(f"{target}: {kinds[suffix]}{remark}")
+                if rounded and suffix != "_std" and (contrast := work.contrast(suffix)) < 1:
+                    lines.append(
+                        f"note: {target.name} varies by {contrast:.2g} grey levels (standard deviation), which "
+                        "rounding loses: leave out --dtype same"
+                    )
+            fewest, most = work.taken()
+            if most:
+                lines.append(f"mean of {fewest if fewest == most else f'{fewest} to {most}'} samples")
     except OSError as error:
         raise writing.unwritable(folder, error) from error
     return lines

@@ -26,6 +26,7 @@ class Page(Console):
 out = Page(highlight=False, soft_wrap=True, markup=False)
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw a bar on
 LOOK_EVERY = 0.2  # seconds between looks at the values: reading them may wait for a GPU
+LARGEST_SHARE = 0.02  # of the time may go into what is done now and then
 
 
 def clock(seconds: float) -> str:
@@ -72,3 +73,22 @@ def bar(title: str) -> Iterator[Bar]:
     shown = Bar(title)
     with shown.drawn:
         yield shown
+
+
+class NowAndThen:
+    """Does a job at the first call and every ``every`` seconds, less often where it takes long."""
+
+    def __init__(self, job: Callable[[], None], every: float):
+        self.job, self.every = job, every
+        self.due = time.perf_counter()
+
+    def __call__(self) -> bool:
+        """True where the job was done; raises what it raises."""
+        began = time.perf_counter()
+        if began < self.due:
+            return False
+        self.due = began + self.every  # also where it fails
+        self.job()
+        now = time.perf_counter()
+        self.due = now + max(self.every, (now - began) / LARGEST_SHARE)
+        return True

@@ -58,7 +58,8 @@ def side_by_side(
 # Of larger stacks a part is looked at, spread evenly: the page stays below 10 MB and is there in seconds.
 MOST_PLANES = 24  # of all channels together
 MOST_PIXELS = 12 * 512 * 512  # of them
-LARGEST_EDGE = 1024  # pixels shown of a larger plane, from its middle
+LARGEST = (64, 1024, 1024)  # planes, rows and columns: of a larger image its middle is looked at
+MARGIN = 64  # rows and columns around it that are denoised along, as the networks see that far, about
 FLICKERING = 4  # single samples shown
 SAMPLES = 20
 SMOOTH = 80  # quality of pictures without noise: WebP. Noise is told to the last of 256 greys: PNG, as quick as any
@@ -91,9 +92,9 @@ def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str],
         raise InputError(f"{image.path or 'the array'}: a report shows images with rows and columns, not single lines")
     everything = denoiser.frames(image)
     shown = _chosen(image, denoiser.spatial, everything.shape)
-    frames = np.concatenate([np.asarray(everything[n : n + 1]) for n in shown.frames])
-    if len(frames) < len(everything):
-        facts = {"looked at": f"{len(frames)} of {len(everything)} images, spread evenly"} | dict(facts)
+    frames = np.concatenate([np.asarray(everything[slice(n, n + 1), :, *shown.denoised]) for n in shown.frames])
+    if part := _part(shown, everything.shape):
+        facts = {"looked at": part} | dict(facts)
     draws = isinstance(denoiser.checkpoint.network, COSDD)
     asked = Settings(samples=SAMPLES, save_samples=FLICKERING) if draws else Settings()
     results: list[Result] = []
@@ -102,9 +103,11 @@ def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str],
             results.append(part)
         else:
             yield 0.9 * part
-    mean = np.stack([result.mean for result in results])
-    std = np.stack([result.std for result in results if result.std is not None])
-    samples = np.stack([result.samples for result in results if result.samples is not None], 1) if draws else None
+    middle = (..., *shown.window)
+    frames = frames[middle]
+    mean = np.stack([result.mean[middle] for result in results])
+    std = np.stack([result.std[middle] for result in results if result.std is not None])
+    samples = np.stack([r.samples[middle] for r in results if r.samples is not None], 1) if draws else None
     model = denoiser.checkpoint.settings.model
     trained = denoiser.checkpoint
     found = checks.examine(
@@ -191,33 +194,56 @@ def _places(lengths: Sequence[int], most: int) -> list[list[int]]:
 class Shown:
     """Which planes of a file are looked at. Axes before rows and columns each get a slider.
 
-    frames: numbers of the images, as the model sees them. planes: for each combination of the sliders' places the
-    place in `frames` and the plane in a volume. window: rows and columns that are shown.
+    frames: numbers of the images, as the model sees them. denoised: the part of each that is denoised. window: where
+    in this part is what is shown. planes: for each combination of the sliders' places the place in `frames` and the
+    plane of the window.
     """
 
     frames: list[int]
+    denoised: tuple[slice, ...]
+    window: tuple[slice, ...]
     planes: list[tuple[int, int]]
     sliders: list[dict[str, Any]]
-    window: tuple[slice, slice]
 
 
 def _chosen(image: Image, spatial: str, shape: Sequence[int]) -> Shown:
     """shape: (n, c, *space), of all images of the file."""
     channels, *space = shape[1:]
-    axes = [axis for axis in image.axes if axis not in "C" + spatial] + ["Z"] * (len(space) == 3)
+    edges = [min(size, most) for size, most in zip(space, LARGEST[-len(space) :], strict=True)]
+    starts = [(size - edge) // 2 for size, edge in zip(space, edges, strict=True)]
+    before = [min(start, MARGIN) for start in starts]
+    denoised = [
+        slice(start - margin, min(start + edge + MARGIN, size))
+        for start, margin, edge, size in zip(starts, before, edges, space, strict=True)
+    ]
+    window = [slice(margin, margin + edge) for margin, edge in zip(before, edges, strict=True)]
+    volumes = len(space) == 3
+    axes = [axis for axis in image.axes if axis not in "C" + spatial] + ["Z"] * volumes
     lengths = [image.data.shape[image.axes.index(axis)] for axis in axes]
-    height, width = (min(size, LARGEST_EDGE) for size in space[-2:])
-    places = _places(lengths, max(1, min(MOST_PLANES, MOST_PIXELS // (height * width)) // channels))
-    numbers = [int(np.ravel_multi_index(place, lengths)) if axes else 0 for place in itertools.product(*places)]
-    planes = [divmod(number, space[0] if len(space) == 3 else 1) for number in numbers]
+    first = [0] * len(axes)  # place of each slider
+    reach = list(lengths)
+    if volumes:
+        first[-1], reach[-1] = starts[0], edges[0]
+    height, width = edges[-2:]
+    places = _places(reach, max(1, min(MOST_PLANES, MOST_PIXELS // (height * width)) // channels))
+    numbers = [int(np.ravel_multi_index(place, reach)) if axes else 0 for place in itertools.product(*places)]
+    planes = [divmod(number, reach[-1] if volumes else 1) for number in numbers]
     frames = sorted({n for n, _ in planes})
     sliders = [
-        {"name": SLIDERS.get(axis, f"axis {axis}"), "places": [f"{place + 1} of {length}" for place in shown]}
-        for axis, length, shown in zip(axes, lengths, places, strict=True)
+        {"name": SLIDERS.get(axis, f"axis {axis}"), "places": [f"{begin + place + 1} of {length}" for place in shown]}
+        for axis, begin, length, shown in zip(axes, first, lengths, places, strict=True)
     ]
-    top, left = ((size - shown) // 2 for size, shown in zip(space[-2:], (height, width), strict=True))
-    window = slice(top, top + height), slice(left, left + width)
-    return Shown(frames, [(frames.index(n), z) for n, z in planes], sliders, window)
+    return Shown(frames, tuple(denoised), tuple(window), [(frames.index(n), z) for n, z in planes], sliders)
+
+
+def _part(shown: Shown, shape: Sequence[int]) -> str:
+    """In words, which part of a file of (n, c, *space) was looked at; nothing where it was all of it."""
+    count, _, *space = shape
+    edges = [along.stop - along.start for along in shown.window]
+    words = [f"{len(shown.frames)} of {count} images, spread evenly"] * (len(shown.frames) < count)
+    if edges != space:
+        words.append(f"the middle {' x '.join(map(str, edges))} pixels of {' x '.join(map(str, space))}")
+    return "; ".join(words)
 
 
 def _data(
@@ -232,8 +258,7 @@ def _data(
     sound = np.stack([defects.without(frame) for frame in frames])  # hot pixels must not cost the others their greys
 
     def cut(stack: np.ndarray, n: int, c: int, z: int) -> np.ndarray:
-        plane = stack[n, c, z] if stack.ndim == 5 else stack[n, c]
-        return np.asarray(plane[shown.window], np.float64)
+        return np.asarray(stack[n, c, z] if stack.ndim == 5 else stack[n, c], np.float64)
 
     planes = []
     for n, z in shown.planes:
@@ -256,10 +281,9 @@ def _data(
             row.append(entry)
         planes.append(row)
     views = {name: text for name, text in VIEWS.items() if name != "flicker" or samples is not None}
-    rows, columns = shown.window
     found = {
-        "width": columns.stop - columns.start,
-        "height": rows.stop - rows.start,
+        "width": frames.shape[-1],
+        "height": frames.shape[-2],
         "planes": planes,
         "sliders": shown.sliders,
         "channels": list(image.channel_names) or [f"channel {c}" for c in range(channels)],

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from cosdd.training import Run
 
 FORMAT = "cosdd-run-3"  # a new one whenever what a run needs, or does, is another
 COUNTERS = ("step", "seconds", "skipped", "skipped_in_a_row", "best_evidence", "waited", "lr_scale", "history")
-LARGEST_SHARE = 0.02  # of the time may go into writing snapshots
 
 
 def path_for(model: Path) -> Path:
@@ -117,22 +115,3 @@ def _checked(run: Run, file: tensorfile.Contents) -> dict[str, Tensor]:
         if entry.shape not in allowed:
             raise ValueError("a tensor of another shape")
     return file.tensors()
-
-
-class Saver:
-    """Writes a snapshot after the first update and every ``every`` seconds, less often where writing takes long."""
-
-    def __init__(self, run: Run, path: Path, every: float):
-        self.run, self.path, self.every = run, path, every
-        self.due = time.perf_counter()
-
-    def __call__(self) -> bool:
-        """Call between updates. True where a snapshot was written; raises InputError where that failed."""
-        began = time.perf_counter()
-        if began < self.due:
-            return False
-        self.due = began + self.every  # also where writing fails
-        save(self.run, self.path)
-        now = time.perf_counter()
-        self.due = now + max(self.every, (now - began) / LARGEST_SHARE)
-        return True

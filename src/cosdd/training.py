@@ -12,7 +12,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -288,6 +288,25 @@ def follow(run: Run) -> None:
             run.average[name].lerp_(value, 1 - decay)
 
 
+@contextmanager
+def averaged(run: Run) -> Iterator[None]:
+    """The network with its averaged weights, and as it denoises."""
+    training = {name: value.clone() for name, value in run.network.state_dict().items()}
+    run.network.load_state_dict(run.average)
+    run.network.eval()
+    try:
+        yield
+    finally:
+        run.network.load_state_dict(training)
+
+
+def looked_at(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """The terms of a validation: those of training, the KL of each level (kl_1 is the finest), and `copied`."""
+    names = [name for name in (*SHOWN, "copied") if name in terms]
+    levels = {f"kl_{level}": value for level, value in enumerate(terms.get("kl_levels", ()), 1)}
+    return {name: float(terms[name]) for name in names} | {name: float(value) for name, value in levels.items()}
+
+
 @quiet()
 @torch.no_grad()
 def validate(run: Run, alone: bool = False) -> dict[str, float]:
@@ -297,20 +316,14 @@ def validate(run: Run, alone: bool = False) -> dict[str, float]:
     """
     train = run.settings.train
     crops = torch.from_numpy(run.frames.validation_crops(train.seed, VALIDATION_CROPS, run.edges))
-    training = {name: value.clone() for name, value in run.network.state_dict().items()}
-    run.network.load_state_dict(run.average)
-    run.network.eval()
     torch.manual_seed(train.seed)
     sums: dict[str, float] = {}
-    try:
+    with averaged(run):
         for part in crops.split(max(1, train.batch // train.virtual_batches)):
             with arithmetic(train.precision, run.fabric.device):
                 terms = run.network(part.to(run.fabric.device))
-            for name in SHOWN:
-                if name in terms:
-                    sums[name] = sums.get(name, 0.0) + float(terms[name]) * len(part) / len(crops)
-    finally:
-        run.network.load_state_dict(training)
+            for name, value in looked_at(terms).items():
+                sums[name] = sums.get(name, 0.0) + value * len(part) / len(crops)
     if not alone:
         sums = dict(zip(sums, processes.agreed(list(sums.values()), run.fabric.device), strict=True))
     entry = {"step": float(run.step), "seconds": run.seconds, "lr": lr(run), **sums}

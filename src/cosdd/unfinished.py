@@ -29,7 +29,8 @@ from cosdd.progress import out
 from cosdd.recipe import Recipe
 
 MOST_FILES = 10_000  # of an input; in longer stacks a file holds several frames
-_RECIPE, _CLIPPED, _FRAMES = "recipe", "clipped", "frames"
+_RECIPE, _CLIPPED, _CONTRAST, _FRAMES = "recipe", "clipped", "contrast", "frames"
+TAKEN = "taken"  # in a frame, beside its results: how many samples were averaged
 
 Frame = Mapping[str, np.ndarray]  # (c, *space) for each result, by the ending of its name
 Make = Callable[[Iterator[int]], Iterator[Frame | float]]  # frames of these numbers in order, and the share done
@@ -85,10 +86,21 @@ class Unfinished:
 
     def clipped(self, ending: str) -> int:
         """How many pixels of a result did not fit into its integers."""
-        column = list(self.kinds).index(ending)
+        return int(self._facts(_CLIPPED, len(self.kinds))[:, list(self.kinds).index(ending)].sum())
+
+    def contrast(self, ending: str) -> float:
+        """Largest standard deviation of a frame before it was rounded to integers; nothing where none was."""
+        return float(self._facts(_CONTRAST, len(self.kinds))[:, list(self.kinds).index(ending)].max())
+
+    def taken(self) -> tuple[int, int]:
+        """Fewest and most samples that were averaged; 0 where none were drawn."""
+        found = self._facts(TAKEN, 2)
+        return int(found[:, 0].min()), int(found[:, 1].max())
+
+    def _facts(self, name: str, columns: int) -> np.ndarray:
+        """(blocks, columns): what was noted of each block."""
         blocks = range(-(-self.count // self.step))
-        shape, kind = (len(self.kinds),), np.dtype(np.int64)
-        return sum(int(self._read(block, _CLIPPED, shape, kind)[column]) for block in blocks)
+        return np.stack([self._read(block, name, (columns,), np.dtype(np.float64)) for block in blocks])
 
     def result(self, ending: str, image: Image, spatial: str) -> Lazy:
         """All frames of a result in the axis order of the noisy image, read where they are needed."""
@@ -106,15 +118,18 @@ class Unfinished:
         return images.from_frames(read, shape, kind, image, spatial)
 
     def _keep(self, block: int, made: list[Frame]) -> None:
-        arrays, clipped = {}, []
+        arrays, clipped, contrast = {}, [], []
         for ending, kind in self.kinds.items():
             fitted = [_fitted(frame[ending], kind) for frame in made]
             frames = [frame for frame, _ in fitted]
             arrays[_FRAMES + ending] = np.stack(frames) if len(frames) > 1 else frames[0][None]  # no copy
             clipped.append(sum(count for _, count in fitted))
+            contrast.append(max(float(frame[ending].std()) for frame in made) if kind.kind != "f" else 0.0)
+        taken = [int(frame.get(TAKEN, 0)) for frame in made]
+        facts = {_CLIPPED: clipped, _CONTRAST: contrast, TAKEN: [min(taken), max(taken)]}
         part = self.folder / f"{secrets.token_hex(8)}.part"
         with part.open("xb") as file:
-            np.savez(file, allow_pickle=False, **arrays, **{_CLIPPED: np.array(clipped, np.int64)})
+            np.savez(file, allow_pickle=False, **arrays, **{n: np.array(v, np.float64) for n, v in facts.items()})
         os.replace(part, self._file(block))
 
     def _read(self, block: int, name: str, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
