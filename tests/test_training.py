@@ -15,6 +15,7 @@ from cosdd import config, training
 from cosdd.data import Frames
 from cosdd.denoise import Denoiser
 from cosdd.errors import InputError
+from cosdd.model import COSDD
 
 
 def start(train=None, data=None, **model) -> training.Run:
@@ -505,7 +506,7 @@ def test_python_shows_doubts_and_progress_unless_quiet(capsys):
     for quiet in (True, False):
         cosdd.train(texture, noise_axis="x", steps=2, settings=settings, quiet=quiet)
         shown = capsys.readouterr().out
-        for note in ("note: more than half", "note: only 2 steps: barely trained; train again with a longer time"):
+        for note in ("note: more than half", "note: only 2 steps: barely trained; give it more time"):
             assert (note in shown) == (not quiet)
 
 
@@ -517,3 +518,25 @@ def test_a_model_and_a_result_are_shown_in_a_line(tmp_path):
     model.save(tmp_path / "m.safetensors")
     with pytest.raises(InputError, match="overwrite=True"):
         model.save(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize(("weight", "copies"), [(1.0, False), (0.0, True)])
+def test_latents_that_copy_the_noise_are_found_out(weight, copies, monkeypatch):
+    """Without a price on what the latents hold, they hold everything."""
+    forward = COSDD.forward
+
+    def cheap(self, *given, **more):
+        terms = forward(self, *given, **more)
+        terms["loss"] = terms["loss"] - (1 - weight) * terms["kl"]
+        return terms
+
+    monkeypatch.setattr(COSDD, "forward", cheap)
+    clean = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=(12, 1, 64, 64)), (0, 0, 6, 6))
+    noise = ndimage.gaussian_filter1d(np.random.default_rng(2).normal(size=clean.shape), 1.0, axis=-1)
+    data = Frames.split([clean / clean.std() + noise / noise.std()], 0.1, 0)
+    run, records = trained({"steps": 250, "lr": 1e-2, "crop": 32, "batch": 4, "validations": 4}, data, start="wavelets")
+    removed = [record.validation["removed"] for record in records if record.validation]
+    assert training.copies_noise(run) is copies
+    assert removed[-1] < 0.3 if copies else 0.8 < removed[-1] < 1.3
+    assert any("the latents copy the noise" in doubt for doubt in training.doubts(run)) is copies
+    assert sum(run.history[-1][f"kl_{level}"] for level in (1, 2)) == pytest.approx(run.history[-1]["kl"], rel=1e-4)

@@ -54,7 +54,7 @@ def train(
     """
     from contextlib import nullcontext
 
-    from cosdd import checks, preparation, progress, training
+    from cosdd import preparation, progress, training
     from cosdd.denoise import Denoiser
 
     train_settings = {"time": time, "steps": steps, "seed": seed}
@@ -77,10 +77,8 @@ def train(
         if not run.step:
             raise
     trained = training.finish(run)
-    if not quiet and training.without_direct(run):
-        progress.out.print(f"note: {training.LEFT_OUT}")
-    if not quiet and trained.steps < checks.FEW_STEPS:
-        progress.out.print(f"note: only {trained.steps} steps: barely trained; train again with a longer time")
+    for note in () if quiet else training.doubts(run):
+        progress.out.print(f"note: {note}")
     return Denoiser(trained)
 
 

@@ -16,6 +16,7 @@ from cosdd import data, inspection, likeness, noisefloor, outliers
 from cosdd.axes import Image
 from cosdd.data import Statistics
 from cosdd.likeness import Light, Likeness
+from cosdd.training import FEW_STEPS
 
 _SEVERITY: dict[Light, int] = {"green": 0, "yellow": 1, "red": 2}
 LAGS = 10
@@ -30,7 +31,6 @@ BIAS = (0.1, 0.25)  # mean of the residual at a brightness, in standard deviatio
 BLUR = (-0.2, 1.0)  # decibels by which the best Gaussian filter is better
 UNSURE = 0.03  # about so far off, relatively, is the measured variance of the noise
 SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # of the filters tried, pixels
-FEW_STEPS = 300  # of training: below this no method has learned much
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,13 @@ def train(
     if preview.possible(run):
         jobs.append(progress.NowAndThen(partial(preview.write, run, picture), every))
         out.print(f"look at {picture} to see how far it is")
+    warned = False
     with progress.bar("training") as show, _interruptible(run, saved):
         for record in training.fit(run):
             show(record.progress, record.shown)
+            if record.validation and training.copies_noise(run) and not warned:
+                out.print(f"warning: {training.COPIES.format(record.validation['removed'])}")
+                warned = True
             for job in jobs:
                 _attempt(job)
     for job in jobs[1:]:
@@ -109,9 +113,9 @@ def train(
         + ": "
         + ", ".join(f"{name} {last[name]:.3f}" for name in training.SHOWN if name in last)
     )
-    if training.without_direct(run):
-        out.print(f"note: {training.LEFT_OUT}")
-    _note_few(trained.steps, training.ended(run))
+    for note in training.doubts(run):
+        out.print(f"note: {note}")
+    _tell_how_to_go_on(trained.steps, training.ended(run))
     if trained.settings.method != "cosdd":
         learned = Denoiser(trained).noise()
         for channel, noise in enumerate(learned):
@@ -136,7 +140,7 @@ def demo(
 ) -> None:
     """Simulate a specimen, make it noisy, train, denoise what was held out: minutes on two CPU cores."""
     from cosdd import demo as story
-    from cosdd.training import Record
+    from cosdd import training
 
     layers, asked = _layers(None, settings, time_, seed, method, preset), commands.how_many(samples)
     context.with_resource(writing.claim(output, [story.SUMMARY]))
@@ -145,9 +149,9 @@ def demo(
         if kind is dict:
             summary = next(items)  # type: ignore[assignment]
             continue
-        with progress.bar("training" if kind is Record else "denoising") as show:
+        with progress.bar("training" if kind is training.Record else "denoising") as show:
             for item in items:
-                if isinstance(item, Record):
+                if isinstance(item, training.Record):
                     show(item.progress, item.shown)
                 elif isinstance(item, float):
                     show(item)
@@ -156,7 +160,9 @@ def demo(
     gain = summary["psnr_denoised"] - summary["psnr_noisy"]
     over = summary["psnr_denoised"] - summary["psnr_gaussian"]
     out.print(f"gain over noisy {gain:+.2f} dB, over the best Gaussian filter {over:+.2f} dB")
-    _note_few(summary["steps"])
+    if summary["steps"] < training.FEW_STEPS:
+        out.print(f"note: {training.FEW.format(summary['steps'])}")
+    _tell_how_to_go_on(summary["steps"])
     out.print(f"look at: {output / 'before_after.png'} and {output / 'report.html'}", style="bold")
     out.print(
         f"next: cosdd denoise {commands.quoted(str(output / 'model.safetensors'))} "
@@ -258,9 +264,9 @@ def _interruptible(run: Run, saved: Path) -> Iterator[None]:
             out.print("to go on with this run, give the same command with --resume")
 
 
-def _note_few(steps: int, ended: bool = True) -> None:
-    from cosdd.checks import FEW_STEPS
+def _tell_how_to_go_on(steps: int, ended: bool = True) -> None:
+    from cosdd.training import FEW_STEPS
 
-    longer = "give the same command with a longer --time and --overwrite, on a machine that is not busy"
     if steps < FEW_STEPS:
-        out.print(f"only {steps} steps: barely trained; {longer if ended else 'go on with it, by --resume'}")
+        again = "with a longer --time and --overwrite" if ended else "with --resume to go on"
+        out.print(f"for a longer training, give the same command {again}")

@@ -23,6 +23,7 @@ from cosdd.checks import Checks, Light
 from cosdd.denoise import Denoiser, Result, Settings
 from cosdd.errors import InputError
 from cosdd.model import COSDD
+from cosdd.training import COPYING
 
 CAPTION_HEIGHT, GAP, FONT_SIZE = 26, 6, 15
 INK, PAPER = (230, 230, 230), (24, 24, 24)
@@ -319,15 +320,30 @@ def _charts(history: Sequence[Mapping[str, float]], found: Checks) -> Iterator[s
         zero=True,
         dashed=[(found.brightness, sign * 0.1 * found.spread) for sign in (1, -1)],
     )
-    name = next((n for n in ("elbo", "nll") if history and all(n in entry for entry in history)), None)
-    if name and len(history) > 1:
-        seconds = np.array([entry["seconds"] for entry in history])
-        values = np.array([entry[name] for entry in history])
+    if len(history) < 2:
+        return
+    seconds = np.array([entry["seconds"] for entry in history])
+    curves = {
+        name: (seconds, np.array([entry[name] for entry in history]))
+        for name in history[0]
+        if all(name in entry for entry in history)
+    }
+    if name := next((name for name in ("elbo", "nll") if name in curves), None):
         words = {"elbo": "higher is better", "nll": "lower is better"}[name]
-        yield chart(f"Training: {name} on fixed crops, nats per pixel; {words}.", "seconds", {name: (seconds, values)})
+        yield chart(f"Training: {name} on fixed crops, nats per pixel; {words}.", "seconds", {name: curves[name]})
+    if levels := {name: curve for name, curve in curves.items() if name.startswith("kl_")}:
+        words = "what the latents of each level hold (KL, nats per pixel); level 1 is the finest"
+        yield chart(f"Training: {words}.", "seconds", levels, zero=True)
+    if "removed" in curves:
+        words = "what one clean sample takes away, over the noise that was measured before. 1 (dashed) is right"
+        ones = (seconds, np.ones(len(seconds)))
+        yield chart(
+            f"Training: {words}; below {COPYING:g} the latents copy the noise.", "seconds",
+            {"removed": curves["removed"]}, zero=True, dashed=[ones],
+        )  # fmt: skip
 
 
-INKS = ("#c2570c", "#1f5fa8")
+INKS = ("#c2570c", "#1f5fa8", "#2e7d32", "#7b3fa0", "#8a6d00", "#00798c")
 Curve = tuple[np.ndarray, np.ndarray]
 
 
@@ -368,11 +384,13 @@ def chart(
     if zero:
         _, y = place(x_low, 0)
         parts.append(f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#1c2430"/>')
-    parts += [path(curve, INKS[-1], 'stroke-dasharray="4 4" opacity=".7"') for curve in dashed]
-    inks = INKS if len(curves) > 1 else INKS[1:]
-    for index, ((name, curve), ink) in enumerate(zip(curves.items(), inks, strict=True)):
+    parts += [path(curve, INKS[1], 'stroke-dasharray="4 4" opacity=".7"') for curve in dashed]
+    apart = min(110, (width - left - right) // len(curves))
+    for index, (name, curve) in enumerate(curves.items()):
+        ink = INKS[index % len(INKS)] if len(curves) > 1 else INKS[1]
         parts.append(path(curve, ink))
-        parts.append(f'<text x="{left + 110 * index}" y="16" fill="{ink}" font-weight="600">{html.escape(name)}</text>')
+        at = left + apart * index
+        parts.append(f'<text x="{at}" y="16" fill="{ink}" font-weight="600">{html.escape(name)}</text>')
     parts.append(f'<text x="{(left + width) / 2}" y="{height - 5}" text-anchor="middle">{html.escape(x_title)}</text>')
     label = html.escape(caption, quote=True)
     return (
