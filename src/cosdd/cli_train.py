@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cosdd import commands, overrides, progress, writing
-from cosdd.errors import InputError
+from cosdd.errors import InputError, of_memory
 from cosdd.progress import out
 
 if TYPE_CHECKING:
@@ -225,10 +225,12 @@ def _train_along(ready: Ready, saved: Path | None) -> None:
 
 
 def _attempt(job: Callable[[], Any]) -> None:
-    """A disk that is full now may have room again when the model is written."""
+    """A disk that is full now may have room again when the model is written; and a picture is worth no run."""
     try:
         job()
-    except InputError as error:
+    except (InputError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, InputError) and not of_memory(error):
+            raise
         out.print(f"note: {error}")
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from cosdd import checkpoint as files
-from cosdd import data, device, generation, images, likeness, outliers
+from cosdd import data, device, errors, generation, images, likeness, outliers
 from cosdd.axes import Image
 from cosdd.checkpoint import Checkpoint
 from cosdd.errors import InputError
@@ -25,10 +25,12 @@ from cosdd.lazy import Pixels
 from cosdd.likeness import Likeness
 from cosdd.model import COSDD, BlindRow
 from cosdd.model.quick import quick
+from cosdd.progress import out
 from cosdd.sampling import Sampling, Settings
 
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
 REFINING = 0.1  # of the work of a blind-row posterior, about
+STRIP, SMALLEST_STRIP = 1 << 22, 1 << 16  # pixels that are solved together, about: at first, and where memory is short
 
 
 @dataclass(frozen=True)
@@ -327,11 +329,9 @@ class Denoiser:
         work = len(views) + (0 if settings.plain else REFINING)
         mean, std = x, x
         for done, axes in enumerate(views):
-            share, one, spread = 0.0, x, x
-            strips = network.posterior_by_strips(x.flip(axes) if axes else x)
-            while share < 1:
-                with device.arithmetic(precision, x.device):  # not around a yield: the caller's code is its own
-                    share, one, spread = next(strips)
+            one, spread = x, x
+            for share, *solved in _by_strips(network, x.flip(axes) if axes else x, precision):
+                one, spread = solved
                 yield (index + (done + share) / work) / count
             if not axes:
                 mean, std = one, spread
@@ -347,6 +347,24 @@ class Denoiser:
             if self.checkpoint.spread:  # measured of the refined mean
                 std = std * std.new_tensor(self.checkpoint.spread).reshape(-1, *[1] * (std.dim() - 2))
         yield self._result(mean, std, [])
+
+
+def _by_strips(network: BlindRow, x: Tensor, precision: str) -> Iterator[tuple[float, Tensor, Tensor]]:
+    """(share done, mean, std) of a frame in closed form, in smaller strips where memory does not suffice."""
+    pixels = STRIP
+    while True:
+        strips, share = network.posterior_by_strips(x, pixels=pixels), 0.0
+        try:
+            while share < 1:
+                with device.arithmetic(precision, x.device):  # not around a yield: the caller's code is its own
+                    share, mean, std = next(strips)
+                yield share, mean, std
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not errors.of_memory(error) or pixels <= SMALLEST_STRIP:
+                raise
+            out.print(f"note: out of memory with {pixels:,} pixels at once; going on with half as many")
+            pixels //= 2
 
 
 def _opened(source: np.ndarray | Image | str | Path, axes: str | None) -> Image:

@@ -15,14 +15,33 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOMS = ("cli", "training", "snapshot", "data", "checkpoint", "denoise", "outputs", "checks", "report", "inspection")
+ROOMS = (
+    "cli",
+    "training",
+    "snapshot",
+    "preview",
+    "data",
+    "checkpoint",
+    "denoise",
+    "outputs",
+    "checks",
+    "report",
+    "inspection",
+)
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload([f"cosdd.{room}" for room in ROOMS])
 LONGEST = 120.0  # seconds
 
 
 def _command(
-    arguments: list[str], folder: Path, log: Path, memory: int | None, disk: int | None, back: bool, watched: bool
+    arguments: list[str],
+    folder: Path,
+    log: Path,
+    memory: int | None,
+    disk: int | None,
+    card: int | None,
+    back: bool,
+    watched: bool,
 ) -> None:
     """In the new process: cosdd, as its console script starts it."""
     import resource
@@ -41,6 +60,8 @@ def _command(
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     if disk is not None:  # bytes in a file
         resource.setrlimit(resource.RLIMIT_FSIZE, (disk, disk))
+    if card is not None:
+        _small_card(card)
     if back:  # every look at the clock is earlier than the one before
         ticks = iter(range(2_000_000_000, 0, -60))
         time.time = lambda: float(next(ticks))
@@ -50,6 +71,24 @@ def _command(
     from cosdd.cli import main
 
     main()
+
+
+def _small_card(pixels: int) -> None:
+    """As on a GPU whose memory ends at so many pixels: the networks then raise what torch raises there."""
+    import torch
+
+    from cosdd.model import COSDD, BlindRow
+
+    for network, name in ((COSDD, "forward"), (COSDD, "sample"), (BlindRow, "forward"), (BlindRow, "_strip")):
+        whole = getattr(network, name)
+
+        def limited(self, given, *more, whole=whole, **others):
+            finest = given if isinstance(given, torch.Tensor) else given[0]  # features, finest first
+            if finest[:, 0].numel() > pixels:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return whole(self, given, *more, **others)
+
+        setattr(network, name, limited)
 
 
 FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pickle.")
@@ -73,8 +112,8 @@ def _watch(folder: Path, log: Path) -> None:
 
 
 class Cosdd:
-    """One running command. ``memory``, ``disk``: limits in bytes. ``back``: with a clock that goes backwards.
-    ``watched``: what it must not do is written to ``seen``.
+    """One running command. ``memory``, ``disk``: limits in bytes. ``card``: pixels that fit into a GPU's memory,
+    simulated. ``back``: with a clock that goes backwards. ``watched``: what it must not do is written to ``seen``.
 
     ``forked`` off: a new interpreter, `python -m cosdd`, which first has to import everything; ``memory`` is then all
     that it may take, as `ulimit -v` has it, not what it may take beside the libraries.
@@ -88,6 +127,7 @@ class Cosdd:
         *arguments: object,
         memory: int | None = None,
         disk: int | None = None,
+        card: int | None = None,
         back: bool = False,
         watched: bool = False,
         forked: bool = True,
@@ -100,7 +140,7 @@ class Cosdd:
         given = [str(argument) for argument in arguments]
         if forked:
             process = FORKED.Process(
-                target=_command, args=(given, folder, self.log, memory, disk, back, watched), daemon=True
+                target=_command, args=(given, folder, self.log, memory, disk, card, back, watched), daemon=True
             )
             process.start()
             self.wait, self.code = process.join, lambda: process.exitcode

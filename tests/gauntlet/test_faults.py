@@ -392,6 +392,28 @@ def test_out_of_memory_is_said_in_a_line(folder, megabytes):
         count("out of memory", outcome)
 
 
+@pytest.mark.parametrize(("method", "room"), [("blind-row", 400 * 300), ("cosdd", 200 * 200)])
+def test_a_gpu_that_is_too_small_is_said_in_a_line_and_images_go_through_it_in_parts(folder, method, room):
+    """Simulated: networks raise what torch raises there, beyond so many pixels."""
+    large = np.random.default_rng(0).normal(1000, 100, (1, 800, 300)).astype(np.float32)
+    tifffile.imwrite(folder / "large.tif", large, metadata={"axes": "TYX"})
+    train = [*TRAIN, "--method", method, "--overwrite", "--set", "train.steps=3"]
+    run = Cosdd(folder, *train, "--set", "train.batch=8", card=8 * 16 * 16 - 1)
+    assert run.end() == 2
+    assert "out of memory (CUDA out of memory" in line(run)
+    assert "smaller --set train.batch" in line(run)
+    assert not (folder / "model.safetensors").exists()
+    assert Cosdd(folder, *train, card=8 * 16 * 16 - 1).end() == 0
+    denoise = ["denoise", "model.safetensors", "large.tif", "--samples", "2", "--tile", "none"]
+    for place, card in (("whole", None), ("parts", room)):
+        run = Cosdd(folder, *denoise, "-o", place, card=card)
+        assert run.end() == 0, run.complaints
+        assert ("note: out of memory with" in run.said) == (card is not None)
+    whole, parts = (tifffile.imread(folder / place / "large.tif") for place in ("whole", "parts"))
+    np.testing.assert_allclose(parts, whole, atol=1e-5 * np.ptp(whole))
+    count("GPU out of memory (simulated)", "one line, or in parts", 3)
+
+
 @pytest.mark.parametrize("megabytes", [70, 300, 600, 940] if FULL else [600])
 def test_less_memory_than_the_libraries_need_is_refused_before_they_are_loaded(folder, megabytes):
     began = time.process_time()
