@@ -129,7 +129,7 @@ def lines(entry: Entry) -> list[str]:
         "",
     ]
     for case, lit in found["lights"].items():
-        on = [f"{light}: *{question}*" for question, light in lit.items() if light != "green"]
+        on = [f"{light}: *{question}*" for question, light in lit.items() if light in ("yellow", "red")]
         missed = (
             "" if found["caught"].get(case, found["green_on_the_good_run"]) else " **This is not as it should be.**"
         )

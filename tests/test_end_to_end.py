@@ -18,7 +18,7 @@ import tifffile
 import torch
 
 import cosdd as cosdd_module
-from cosdd import cli, images, lazy, simulate, training
+from cosdd import cli, images, lazy, preview, simulate, training
 from cosdd.specimen import specimen
 
 TINY = [  # a network that trains in a second
@@ -96,6 +96,23 @@ def test_the_end_of_training_says_what_to_run_next_and_it_runs(stack, tmp_path, 
     command = f"{sys.executable} -m {line} --samples 2"
     assert subprocess.run(command, shell=True, capture_output=True).returncode == 0
     assert (tmp_path / "denoised" / "my stack.tif").exists()
+
+
+def test_a_folder_is_trained_on_again_beside_the_picture_of_the_first_training(stack, tmp_path, monkeypatch, capsys):
+    shutil.copy(stack, tmp_path / "a.tif")
+    command = ("train", tmp_path, "-o", tmp_path / "a.safetensors", "--noise-axis", "x", *TINY)
+    assert cosdd(*command) == 0
+    picture = tmp_path / "a.preview.png"
+    first = picture.read_bytes()
+    assert "look at" in capsys.readouterr().out
+
+    def poor(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(preview, "write", poor)
+    assert cosdd(*command, "--overwrite") == 0
+    assert "note: CUDA out of memory" in capsys.readouterr().out
+    assert picture.read_bytes() == first
 
 
 def test_same_steps_and_seed_give_the_same_pixels(stack, tmp_path):
@@ -211,7 +228,7 @@ def test_what_an_interrupted_training_lacks_is_said(stack, tmp_path, monkeypatch
     assert cosdd(*command, "--set", "train.steps=20") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "only 3 steps: barely trained" in said
-    assert "give the same command with --resume to go on" in said
+    assert "to go on with this run, give the same command with --resume" in said
     assert "note: the direct denoiser had too little time to learn" in said
 
 

@@ -292,6 +292,7 @@ def test_axes_in_another_order_are_not_copied_at_once(tmp_path, monkeypatch, nam
     if name == "big.tif":
         monkeypatch.setattr(tiff, "_CLASSIC_TIFF_BYTES", 1000)
     pixels = np.random.default_rng(0).random((3, 8, 2, 128, 128), np.float32).transpose(0, 2, 1, 3, 4)
+    images.write(tmp_path / f"first.{name}", pixels[:1], like=Image(pixels[:1], "TCZYX"))  # imports what it needs
     tracemalloc.start()
     images.write(tmp_path / name, pixels, like=Image(pixels, "TCZYX"))
     _, peak = tracemalloc.get_traced_memory()
@@ -407,9 +408,11 @@ def test_find(tmp_path):
 
 
 def test_what_a_folder_holds_besides_images_is_counted(tmp_path):
-    for name in ("a.tif", ".hidden.txt", "a.safetensors", "a.history.csv", "a.html"):
+    for name in ("a.tif", ".hidden.txt", "a.safetensors", "a.history.csv", "a.html", "a.preview.png"):
         (tmp_path / name).touch()
     assert images.not_read([tmp_path, tmp_path / "a.tif"]) == ""
+    assert images.find([tmp_path]) == images.find([str(tmp_path / "a.*")]) == [tmp_path / "a.tif"]
+    assert "name the images themselves" in refused(images.find, [tmp_path / "a.preview.png"])
     (tmp_path / "deeper").mkdir()
     assert images.not_read([tmp_path, tmp_path]) == "1 subfolder not read"
     (tmp_path / "notes.txt").touch()

@@ -55,6 +55,31 @@ def test_memory_holds_a_frame_however_many_there_are(tmp_path):
     np.testing.assert_array_equal(found[:, 3, 5], np.arange(count))
 
 
+def test_what_was_averaged_and_what_rounding_loses_is_said_also_after_a_resume(tmp_path):
+    """Of all frames, whoever made them and when."""
+    like = images.from_array(np.zeros((3, 16, 16), np.uint16), "TYX")
+    flat = 100 + 0.3 * np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)
+    asked = set()
+
+    def made(which, ends=3):
+        for index in which:
+            if index == ends:
+                raise KeyboardInterrupt
+            asked.add(index)
+            yield Result(flat, None, None, (8 * (index + 1),))
+
+    with pytest.raises(KeyboardInterrupt):
+        write(partial(made, ends=1), like, tmp_path / "in.tif", tmp_path / "out", SAME)
+    assert asked == {0}
+    asked.clear()
+    _, rounded, averaged = write(made, like, tmp_path / "in.tif", tmp_path / "out", SAME)
+    assert asked == {1, 2}
+    assert rounded.startswith("note: in.tif varies by 0.3 grey levels (standard deviation), which rounding loses")
+    assert averaged == "mean of 8 to 24 samples"
+    lines = write(made, like, tmp_path / "in.tif", tmp_path / "floats")
+    assert lines[1:] == ["mean of 8 to 24 samples"]
+
+
 def test_every_kind_of_file_comes_in_order(tmp_path):
     frames = np.arange(2 * 3 * 16 * 16, dtype=np.float32).reshape(3, 2, 16, 16)  # t, c, y, x
     like = images.from_array(np.zeros((2, 3, 16, 16), np.uint16), "CTYX")
@@ -207,10 +232,10 @@ def test_frames_that_a_power_cut_spoiled_are_made_again(tmp_path):
     np.testing.assert_array_equal(images.read(tmp_path / "in.tif").data, frames[:, 0])
 
 
-@pytest.mark.parametrize("part", ["frames.npy", "clipped.npy"])
+@pytest.mark.parametrize("part", ["frames.npy", "facts.npy"])
 def test_frames_that_somebody_made_large_take_no_memory(tmp_path, part):
     frames, like = stack(tmp_path, 2)
-    how = {"wanted": SAME} if part == "clipped.npy" else {}
+    how = {"wanted": SAME} if part == "facts.npy" else {}
     with pytest.raises(Stopped):
         stop_after(tmp_path, frames, like, 1, [], **how)
     (file,) = next(tmp_path.iterdir()).glob("*.npz")

@@ -27,7 +27,7 @@ def begun(method, shape=(12, 1, 40, 48), **model):
 def test_watching_changes_nothing(method, tmp_path):
     watched, alone = begun(method), begun(method)
     for _ in training.fit(watched):
-        preview.write(watched, tmp_path / "model.preview.png")
+        preview.of_run(watched, tmp_path / "model.preview.png")
     for _ in training.fit(alone):
         pass
     for name, value in watched.network.state_dict().items():
@@ -39,17 +39,17 @@ def test_watching_changes_nothing(method, tmp_path):
 def test_the_picture_shows_the_middle_of_an_image_in_grey_values(shape, tmp_path):
     run = begun("blind-row", shape)
     next(training.fit(run))
-    noisy, denoised = preview.look(run)
+    noisy, denoised = preview.look(training.finish(run), run.frames)
     assert noisy.shape == denoised.shape == tuple(min(size, 256 if len(shape) == 4 else 128) for size in shape[-2:])
     assert abs(noisy.mean() - 1000) < 20
     assert abs(denoised.mean() - 1000) < 100
     path = preview.path_for(tmp_path / "model.safetensors")
-    preview.write(run, path)
+    preview.of_run(run, path)
     assert path.name == "model.preview.png"
     with Picture.open(path) as picture:
         assert picture.width > 3 * noisy.shape[1]
 
 
 def test_single_lines_make_no_picture():
-    assert not preview.possible(begun("cosdd", (40, 1, 64)))
-    assert preview.possible(begun("cosdd"))
+    assert not preview.possible(begun("cosdd", (40, 1, 64)).frames)
+    assert preview.possible(begun("cosdd").frames)

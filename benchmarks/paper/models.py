@@ -45,7 +45,7 @@ _SMALL = {
 }  # fmt: skip
 QUICK = Size(
     "quick", TINY, {"cosdd": {"model": _SMALL, "train": {"crop": 48}}},
-    steps={"cosdd": 900, "blind-row": 400}, control_steps={"cosdd": 900, "blind-row": 100},
+    steps={"cosdd": 900, "blind-row": 1000}, control_steps={"cosdd": 900, "blind-row": 100},
     tested=6, samples=(1, 10, 100), drawn=400, draws=8,
 )  # fmt: skip
 # The paper's for FFHQ (supplement sections 2.1 and 3), and a direct denoiser; the rate falls at plateaus.

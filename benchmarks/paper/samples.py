@@ -4,7 +4,7 @@ Photographs under the paper's two simulated noises. If samples are independent, 
 L of them is A + B/L: A the error of the limit, B the variance of one sample. A and B are fitted to L = 1 and 10 and
 foretell the others. B/A would be 1 for exact samples from the posterior. The direct denoiser is scored beside.
 
-Every L is measured on all the samples there are, cut into as many groups of L as fit.
+Samples are independent, as the paper's, and see the image from one position of the networks' grid. Every L is measured on all the samples there are, cut into as many groups of L as fit.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def errors(model: Denoiser, noisy: np.ndarray, truth: np.ndarray, counts: tuple[
     most = max(counts)
     sums = dict.fromkeys(counts, 0.0)
     for image, clean in zip(noisy, truth, strict=True):
-        drawn = model.denoise(image, axes="YX", samples=most, save_samples=most).samples
+        drawn = model.denoise(image, axes="YX", samples=most, save_samples=most, plain=True).samples
         assert drawn is not None
         for count in counts:
             groups = drawn[: most // count * count].reshape(-1, count, *clean.shape).mean(1, dtype=np.float64)

@@ -77,8 +77,11 @@ def train(
         if not run.step:
             raise
     trained = training.finish(run)
-    for note in () if quiet else training.doubts(run):
+    left_out = [training.LEFT_OUT] if training.without_direct(run) else []
+    for note in () if quiet else left_out:
         progress.out.print(f"note: {note}")
+    for doubt in () if quiet else trained.doubts:
+        progress.out.print(f"warning: {doubt}")
     return Denoiser(trained)
 
 

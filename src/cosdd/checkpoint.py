@@ -23,6 +23,13 @@ from cosdd.model import COSDD, BlindRow, build
 FORMAT_VERSION = 3
 OLDEST = 2  # format that is still read
 LARGEST_STRIDE = 1024  # small images are padded to one pixel of the coarsest level, which must not ask for any memory
+FEW_STEPS = 300  # of training: below this no method has learned much
+COPYING = 0.5  # of the noise, taken away by a clean sample: the latents hold the rest. Good runs have 0.9 to 1.1
+FEW = "only {} steps: barely trained; give it more time, on a machine that is not busy"
+COPIES = (
+    "the latents copy the noise: a clean sample takes away {:.0%} of it, where the whole of it is right. Look whether "
+    "noise axis and images are right, as inspect sees them, or take method blind-row, which cannot copy it"
+)
 # Tensors that files of format 2 do not have yet. Their initial values mean: nothing of the kind.
 SINCE_3 = {f"noise.{name}" for name in ("bend", "log_wave", "pitch", "knots", "frequency")}
 
@@ -39,6 +46,20 @@ class Checkpoint:
     seconds: float
     version: str = __version__
     spread: tuple[float, ...] = ()  # factors that the standard deviations need, one for each channel; none: 1
+
+    @property
+    def doubts(self) -> list[str]:
+        """What speaks against the training, in words."""
+        best = max(self.history, key=evidence, default={})
+        removed = best.get("removed", 1.0)
+        found = [COPIES.format(removed)] if removed < COPYING else []
+        return [*found, FEW.format(self.steps)] if self.steps < FEW_STEPS else found
+
+
+def evidence(validation: Mapping[str, float]) -> float:
+    """By which weights are chosen, nats per pixel: the bound, or the likelihood where that is known."""
+    found = validation.get("elbo", -validation.get("nll", math.inf))
+    return found if math.isfinite(found) else -math.inf
 
 
 def save(checkpoint: Checkpoint, path: str | Path, overwrite: bool = False) -> None:

@@ -14,11 +14,11 @@ from scipy import ndimage
 
 from cosdd import data, inspection, likeness, noisefloor, outliers
 from cosdd.axes import Image
+from cosdd.checkpoint import FEW_STEPS
 from cosdd.data import Statistics
 from cosdd.likeness import Light, Likeness
-from cosdd.training import FEW_STEPS
 
-_SEVERITY: dict[Light, int] = {"green": 0, "yellow": 1, "red": 2}
+_SEVERITY: dict[Light, int] = {"grey": 0, "green": 0, "yellow": 1, "red": 2}
 LAGS = 10
 ACROSS = 3  # lags across the noise axis that are looked at for structure
 BRIGHTNESSES = 10
@@ -91,8 +91,8 @@ def examine(
         _likeness(alike),
     ]
     left = variance.mean((0, *range(2, variance.ndim)))
-    if floor is not None and left.min() > 0 and (blur := _blur(floor, noisy, denoised, left)):
-        checks.append(blur)
+    few = steps is not None and steps < FEW_STEPS
+    checks.append(_blur(floor if left.min() > 0 else None, noisy, denoised, left, few))
     if steps is not None:
         checks.append(_training(steps))
     if inspected is not None:
@@ -176,15 +176,20 @@ def _bias(brightness: np.ndarray, bias: np.ndarray, spread: np.ndarray) -> Check
     )
 
 
-def _blur(floor: noisefloor.NoiseFloor, noisy: np.ndarray, denoised: np.ndarray, left: np.ndarray) -> Check | None:
+def _blur(
+    floor: noisefloor.NoiseFloor | None, noisy: np.ndarray, denoised: np.ndarray, left: np.ndarray, few: bool
+) -> Check:
     """The error that the model states, against that of the best Gaussian filter, which noisy images tell.
 
     A filter h is linear, so its mean squared error is known but for the truth (Stein): that to the noisy image, less
     the variance of the noise, plus twice what h leaves of it, the sum of h times the autocovariance of the noise.
-    The variance is known to a few per cent. None where that is as much as the errors: nothing can be said then.
+    The variance is known to a few per cent. Grey where that is as much as the errors: nothing can be said then. What a
+    model states that was hardly trained (few) is not believed.
     """
-    dimensions = noisy.ndim - 2
-    worst = None
+    question, dimensions, worst = "Is it better than a blur?", noisy.ndim - 2, None
+    if floor is None:
+        why = "the noise cannot be measured, or the model states no error"
+        return Check(question, "grey", float("nan"), f"this cannot be said: {why}")
     for c, stated in enumerate(left):
         at = np.quantile(denoised[:, c], (np.arange(20) + 0.5) / 20)  # brightness of the pixels
         covariance = np.stack([np.interp(at, floor.signal[c], lag).mean() for lag in floor.covariance[c].T])
@@ -197,17 +202,23 @@ def _blur(floor: noisefloor.NoiseFloor, noisy: np.ndarray, denoised: np.ndarray,
             risk = min(risk, float(np.mean(moved**2)) - covariance[0] + 2 * kernel[0] ** (dimensions - 1) * along)
         doubt = UNSURE * covariance[0]
         if risk <= 2 * doubt:
-            return None
+            why = "the error of a filter is too small beside the noise to be measured"
+            return Check(question, "grey", float("nan"), f"this cannot be said: {why}")
         found = 10 * np.log10(stated / np.array([risk, risk + doubt]))
         worst = found if worst is None or found[0] > worst[0] else worst
     assert worst is not None
     light: Light = "green" if worst[0] <= BLUR[0] else "yellow" if worst[1] <= BLUR[1] else "red"
+    if few and light == "green":
+        answer = (
+            f"it states so ({-worst[0]:+.1f} dB of PSNR), but was hardly trained, which makes such figures too good"
+        )
+        return Check(question, "yellow", -worst[0], answer)
     words = {
         "green": "better than the best Gaussian filter would be, by what the model states",
         "yellow": "hardly better than the best Gaussian filter: train for longer, or use more images",
         "red": "worse than the best Gaussian filter: train for longer, or use more images",
     }
-    return Check("Is it better than a blur?", light, -worst[0], f"{words[light]} ({-worst[0]:+.1f} dB of PSNR)")
+    return Check(question, light, -worst[0], f"{words[light]} ({-worst[0]:+.1f} dB of PSNR)")
 
 
 def _training(steps: int) -> Check:

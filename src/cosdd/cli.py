@@ -158,6 +158,7 @@ def report(
 
     path = images.find([str(file)])[0]  # before torch is loaded: a name may be mistyped
     from cosdd import report as pages
+    from cosdd.checks import Checks
     from cosdd.denoise import Denoiser
 
     output = output or Path(images.output_path(path, Path()).with_suffix(".html").name)
@@ -170,8 +171,11 @@ def report(
     out.print(image.describe())
     facts = {"model file": model.name, "reported by": f"cosdd {__version__}"}
     with progress.bar("looking") as show:
-        for share in pages.page(denoiser, image, output, facts, overwrite):
-            show(share)
+        for part in pages.page(denoiser, image, output, facts, overwrite):
+            if isinstance(part, Checks):
+                out.print("\n".join(pages.in_words(part)))
+            else:
+                show(part)
     out.print(f"look at: {output}", style="bold")
 
 

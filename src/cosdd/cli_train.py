@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cosdd import commands, overrides, progress, writing
-from cosdd.errors import InputError, of_memory
+from cosdd.errors import InputError, brief
 from cosdd.progress import out
 
 if TYPE_CHECKING:
@@ -61,7 +61,10 @@ def train(
     context.with_resource(writing.claim(output.parent, [p.name for p in (output, history, saved, picture)]))
     begun = resume and saved.exists()
     if resume and not begun and output.exists():
-        out.print(f"{output}: trained to the end already; train it anew with --overwrite instead of --resume")
+        out.print(
+            f"{output}: trained to the end already, where the learning rate is zero: for a longer training start anew, "
+            "with --overwrite instead of --resume"
+        )
         return
     if saved.exists() and not (resume or overwrite):
         raise InputError(f"{saved}: an interrupted run is here: continue it with --resume, or add --overwrite")
@@ -85,25 +88,27 @@ def train(
         out.print(f"continuing after {run.step} steps, {run.seconds:.0f} s")
     elif not resume:
         saved.unlink(missing_ok=True)
-    every = run.settings.train.snapshot
-    jobs = [progress.NowAndThen(partial(snapshot.save, run, saved), every)]
-    if preview.possible(run):
-        jobs.append(progress.NowAndThen(partial(preview.write, run, picture), every))
+    every, drawn = run.settings.train.snapshot, preview.possible(run.frames)
+    snapshots = progress.NowAndThen(partial(snapshot.save, run, saved), every)
+    previews = progress.NowAndThen(partial(preview.of_run, run, picture), every)
+    if drawn:
         out.print(f"look at {picture} to see how far it is")
     warned = False
     with progress.bar("training") as show, _interruptible(run, saved):
         for record in training.fit(run):
             show(record.progress, record.shown)
-            if record.validation and training.copies_noise(run) and not warned:
-                out.print(f"warning: {training.COPIES.format(record.validation['removed'])}")
+            removed = (record.validation or {}).get("removed", 1.0)
+            if removed < checkpoint.COPYING and not warned:
+                out.print(f"warning: {checkpoint.COPIES.format(removed)}")
                 warned = True
-            for job in jobs:
-                _attempt(job)
-    for job in jobs[1:]:
-        _attempt(job.job)
+            _attempt(snapshots)
+            if drawn:
+                _attempt(previews)
     trained = training.finish(run)
     checkpoint.save(trained, output, overwrite)
     commands.write_table(history, trained.history)
+    if drawn:
+        _attempt(partial(preview.write, trained, run.frames, picture))
     if training.ended(run):
         saved.unlink(missing_ok=True)
     last = trained.history[-1]
@@ -113,9 +118,12 @@ def train(
         + ": "
         + ", ".join(f"{name} {last[name]:.3f}" for name in training.SHOWN if name in last)
     )
-    for note in training.doubts(run):
-        out.print(f"note: {note}")
-    _tell_how_to_go_on(trained.steps, training.ended(run))
+    if training.without_direct(run):
+        out.print(f"note: {training.LEFT_OUT}")
+    for doubt in trained.doubts:
+        out.print(f"warning: {doubt}")
+    if training.ended(run):
+        _tell_how_to_go_on(trained.steps)
     if trained.settings.method != "cosdd":
         learned = Denoiser(trained).noise()
         for channel, noise in enumerate(learned):
@@ -140,7 +148,7 @@ def demo(
 ) -> None:
     """Simulate a specimen, make it noisy, train, denoise what was held out: minutes on two CPU cores."""
     from cosdd import demo as story
-    from cosdd import training
+    from cosdd.training import Record
 
     layers, asked = _layers(None, settings, time_, seed, method, preset), commands.how_many(samples)
     context.with_resource(writing.claim(output, [story.SUMMARY]))
@@ -149,19 +157,20 @@ def demo(
         if kind is dict:
             summary = next(items)  # type: ignore[assignment]
             continue
-        with progress.bar("training" if kind is training.Record else "denoising") as show:
+        with progress.bar("training" if kind is Record else "denoising") as show:
             for item in items:
-                if isinstance(item, training.Record):
+                if isinstance(item, Record):
                     show(item.progress, item.shown)
                 elif isinstance(item, float):
                     show(item)
+    doubts = summary.pop("doubts")
     for name, value in summary.items():
         out.print(f"{name:18} {value}")
     gain = summary["psnr_denoised"] - summary["psnr_noisy"]
     over = summary["psnr_denoised"] - summary["psnr_gaussian"]
     out.print(f"gain over noisy {gain:+.2f} dB, over the best Gaussian filter {over:+.2f} dB")
-    if summary["steps"] < training.FEW_STEPS:
-        out.print(f"note: {training.FEW.format(summary['steps'])}")
+    for doubt in doubts:
+        out.print(f"warning: {doubt}")
     _tell_how_to_go_on(summary["steps"])
     out.print(f"look at: {output / 'before_after.png'} and {output / 'report.html'}", style="bold")
     out.print(
@@ -225,13 +234,11 @@ def _train_along(ready: Ready, saved: Path | None) -> None:
 
 
 def _attempt(job: Callable[[], Any]) -> None:
-    """A disk that is full now may have room again when the model is written; and a picture is worth no run."""
+    """Neither snapshot nor picture is worth the run: a disk that is full may have room when the model is written."""
     try:
         job()
     except (InputError, RuntimeError, MemoryError) as error:
-        if not isinstance(error, InputError) and not of_memory(error):
-            raise
-        out.print(f"note: {error}")
+        out.print(f"note: {brief(str(error), 300)}")
 
 
 def _describe_run(run: Run, notes: Sequence[str]) -> None:
@@ -255,20 +262,24 @@ def _describe_run(run: Run, notes: Sequence[str]) -> None:
 
 @contextmanager
 def _interruptible(run: Run, saved: Path) -> Iterator[None]:
-    """Ctrl-C ends training and keeps the best model, if there is one yet."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not run.step:
-            raise
-        out.print(f"interrupted after {run.step} steps: keeping the best model so far")
-        if saved.exists():
-            out.print("to go on with this run, give the same command with --resume")
+    """Ctrl-C ends training and keeps the best model, if there is one yet, and all that it takes to go on."""
+    from cosdd import processes, snapshot
+
+    with processes.between_updates():
+        try:
+            yield
+        except KeyboardInterrupt as end:
+            if not run.step:
+                raise
+            out.print(f"interrupted after {run.step} steps: keeping the best model so far")
+            if isinstance(end, processes.Asked):
+                _attempt(partial(snapshot.save, run, saved))
+            if saved.exists():
+                out.print("to go on with this run, give the same command with --resume")
 
 
-def _tell_how_to_go_on(steps: int, ended: bool = True) -> None:
-    from cosdd.training import FEW_STEPS
+def _tell_how_to_go_on(steps: int) -> None:
+    from cosdd.checkpoint import FEW_STEPS
 
     if steps < FEW_STEPS:
-        again = "with a longer --time and --overwrite" if ended else "with --resume to go on"
-        out.print(f"for a longer training, give the same command {again}")
+        out.print("for a longer training, give the same command with a longer --time and --overwrite")

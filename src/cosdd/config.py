@@ -186,7 +186,9 @@ class Train(Section):
     )
     validations: int = Field(default=40, ge=1, le=1000, description="Validations during the run.")
     snapshot: Seconds = Field(
-        default=30, description="Time between snapshots of the run, from which --resume goes on after a kill."
+        default=30,
+        description="Time between snapshots of the run, from which --resume goes on after a kill, and between "
+        "previews.",
     )
     outliers: bool = Field(
         default=True,

@@ -89,11 +89,14 @@ def run(
         "denoise_seconds": round(denoise_seconds, 1),
         "total_seconds": 0.0,
         "peak_memory_gb": 0.0,
+        "doubts": denoiser.checkpoint.doubts,
     }
     picture(folder / "before_after.png", test_noisy, blurred, denoised, test_clean, summary)
     shown = images.read(folder / "noisy_test.tif")
     facts = {"gain": f"{summary['psnr_denoised'] - summary['psnr_noisy']:+.2f} dB, measured with the clean images"}
-    yield from report.page(denoiser, shown, folder / "report.html", facts, overwrite=True)
+    for part in report.page(denoiser, shown, folder / "report.html", facts, overwrite=True):
+        if isinstance(part, float):
+            yield part
     summary["total_seconds"] = round(time.perf_counter() - began, 1)
     summary["peak_memory_gb"] = peak_memory_gb()
     with writing.whole(folder / SUMMARY) as part:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import importlib
 import importlib.util
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from cosdd.errors import InputError
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 SSIM_EDGE = 11  # pixels; smaller images have no SSIM
+SWAPPED = -3.0  # dB by which denoised images are "better" than the noisy ones
 MOVING = 0.5  # share of the structure that differs from frame to frame: more is no still scene
 BESIDE = re.compile(r"(.+)_(std|sample\d+)")  # what `denoise` writes beside an image: no denoised images
 
@@ -78,6 +80,11 @@ class Evaluation:
                 "from one to the other, so the scores say nothing. Compare with clean images, or with frames "
                 "where nothing moves"
             )
+        if self.reference == "frames" and self.gain("mse", "noisy") < SWAPPED:
+            return (
+                "the denoised images are much farther from the other frames than the noisy ones are: were the two "
+                "swapped? The denoised ones come first"
+            )
         for name, found in self.scores.items() if self.reference == "frames" else ():
             for metric, score in found.items():
                 if metric.endswith("mse") and score.high is not None and score.high < 0:
@@ -86,6 +93,13 @@ class Evaluation:
                         "is the noise of each its own?"
                     )
         return None
+
+    def gain(self, metric: str, over: str) -> float:
+        """Decibels by which the mean squared error of "denoised" is smaller; 0 where that cannot be said."""
+        one, other = (self.scores.get(name, {}).get(metric) for name in (over, "denoised"))
+        if one is None or other is None or min(one.mean, other.mean) <= 0:
+            return 0.0
+        return 10 * math.log10(one.mean / other.mean)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -121,6 +135,9 @@ class Evaluation:
                 f"gaussian: the best Gaussian filter of the noisy image, sigma {self.gaussian_sigma:.2g} pixels, "
                 "chosen with the reference"
             )
+            gains = {metric: self.gain(metric, "gaussian") for metric in ("mse", "affine_mse") if metric in shown}
+            told = (f"{abs(gain):.2f} dB {'better' if gain > 0 else 'worse'} by {m}" for m, gain in gains.items())
+            notes.append(f"denoised against that filter: {' and '.join(told)}")
         doubt = self.doubt()
         return [f"{against}{interval}", *table, *notes, *([f"warning: {doubt}"] if doubt else [])]
 

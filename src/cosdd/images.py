@@ -73,8 +73,8 @@ def not_read(inputs: Sequence[str | Path]) -> str:
 
 
 def _is_image(path: Path) -> bool:
-    """By its name: a file or an OME-Zarr, not hidden."""
-    known = path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    """By its name: a file or an OME-Zarr, not hidden, nor a picture of a training run."""
+    known = path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.name.endswith(PREVIEW)
     return known and (path.is_file() or omezarr.is_store(path))
 
 
@@ -83,6 +83,8 @@ def _advice_for(path: Path) -> str:
         return "JPEG has mixed neighbouring rows, which converting does not undo: use the raw data"
     if path.suffix.lower() == ".safetensors":
         return MODEL_FIRST
+    if path.name.endswith(PREVIEW):
+        return "cosdd train drew it to show how far it was: name the images themselves"
     return "convert it to TIFF, e.g. with Fiji"
 
 

@@ -11,7 +11,7 @@ from cosdd import data, outliers
 from cosdd.data import Statistics
 from cosdd.lazy import Pixels
 
-Light = Literal["green", "yellow", "red"]
+Light = Literal["green", "yellow", "red", "grey"]  # grey: it could not be said
 ENOUGH_PIXELS = 1 << 22  # for a mean and a standard deviation
 # Beyond the first limit yellow, beyond the second red: in standard deviations of the training images; as a factor.
 OTHER_MEAN, OTHER_SPREAD = (0.5, 3.0), (1.5, 4.0)

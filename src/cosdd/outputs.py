@@ -178,7 +178,9 @@ def write_all(
     overwrite: bool = False,
     anew: bool = False,
 ) -> list[str]:
-    """Write the files of one image: frames of the axes ``spatial``, as `fill` makes them. Returns a line for each file.
+    """Write the files of one image: frames of the axes ``spatial``, as `fill` makes them.
+
+    Returns a line for each file, and what is to be noted.
 
     Memory holds a frame, however many there are: they wait for the last of them on the disk they will be written to,
     and what is there when the process ends is not made again, unless ``anew``.
@@ -195,19 +197,20 @@ def write_all(
         with unfinished.opened(folder, first.name, asked, count, kinds, anew) as work:
             for share in fill(work):
                 show(share)
+            facts = work.facts()
             for suffix, target in targets.items():
                 # a spread is no grey value
                 like = replace(image, metadata=image.metadata.without_windows()) if suffix == "_std" else image
                 images.write(target, work.result(suffix, image, spatial), like, overwrite, asked.text)
                 rounded = kinds[suffix].kind != "f"
-                remark = f", rounded, {work.clipped(suffix)} pixel(s) clipped" if rounded else ""
+                remark = f", rounded, {facts.clipped[suffix]} pixel(s) clipped" if rounded else ""
                 lines.append(f"{target}: {kinds[suffix]}{remark}")
-                if rounded and suffix != "_std" and (contrast := work.contrast(suffix)) < 1:
+                if rounded and suffix != "_std" and (contrast := facts.contrast[suffix]) < 1:
                     lines.append(
                         f"note: {target.name} varies by {contrast:.2g} grey levels (standard deviation), which "
                         "rounding loses: leave out --dtype same"
                     )
-            fewest, most = work.taken()
+            fewest, most = facts.taken
             if most:
                 lines.append(f"mean of {fewest if fewest == most else f'{fewest} to {most}'} samples")
     except OSError as error:

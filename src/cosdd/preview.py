@@ -1,4 +1,7 @@
-"""A picture of how far a training run is: a held-out image, what the model makes of it, and what that takes away."""
+"""A picture of how far a training run is: an image, what the model makes of it now, and what that takes away.
+
+The image is one that was held out, where any was.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import numpy as np
 
 from cosdd import images, report, training
 from cosdd.checkpoint import Checkpoint
+from cosdd.data import Frames
 from cosdd.denoise import Denoiser, Result, Settings
 
 EDGES = {2: (256, 256), 3: (8, 128, 128)}  # the part of the image that is looked at, from its middle
@@ -19,33 +23,38 @@ def path_for(model: Path) -> Path:
     return model.with_suffix(images.PREVIEW)
 
 
-def possible(run: training.Run) -> bool:
+def possible(frames: Frames) -> bool:
     """Single lines make no picture."""
-    return run.frames.dimensions in EDGES
+    return frames.dimensions in EDGES
 
 
-def write(run: training.Run, path: Path) -> None:
-    """Write the picture of a run between two updates, with the averaged weights. Raises InputError where it cannot."""
-    noisy, denoised = look(run)
-    margin = 0.1 * np.ptp(np.percentile(denoised, (0.1, 99.9)))
-    low, high = np.percentile(denoised, 0.1) - margin, np.percentile(denoised, 99.9) + margin
+def of_run(run: training.Run, path: Path) -> None:
+    """Draw a run between two updates, with the averaged weights. Raises InputError where it cannot be written."""
+    with training.averaged(run):
+        now = Checkpoint(run.settings, run.frames.statistics, run.network, (), run.step, run.seconds)
+        write(now, run.frames, path)
+
+
+def write(model: Checkpoint, frames: Frames, path: Path) -> None:
+    """Draw what a model makes of one of the frames. Raises InputError where it cannot be written."""
+    noisy, denoised = look(model, frames)
+    low, high = np.percentile(denoised, (0.1, 99.9))
+    margin = 0.1 * (high - low)
+    greys = low - margin, high + margin
     reach = float(np.percentile(np.abs(noisy - denoised), 99.5))
-    panels = [("noisy", noisy), (f"after {run.step} steps", denoised), ("taken away", noisy - denoised)]
-    zoom = max(1, EDGES[2][1] // noisy.shape[1])
-    report.side_by_side(path, panels, [(low, high), (low, high), (-reach, reach)], zoom)
+    panels = [("noisy", noisy), (f"after {model.steps} steps", denoised), ("taken away", noisy - denoised)]
+    zoom = max(1, EDGES[2][0] // max(noisy.shape))
+    report.side_by_side(path, panels, [greys, greys, (-reach, reach)], zoom)
 
 
-def look(run: training.Run) -> tuple[np.ndarray, np.ndarray]:
+def look(model: Checkpoint, frames: Frames) -> tuple[np.ndarray, np.ndarray]:
     """Noisy and denoised: (y, x) grey values of the first channel, of a volume its middle plane."""
-    frames = run.frames
     a, i = (frames.validation or frames.train)[0]
     space, edges = frames.arrays[a].shape[2:], EDGES[frames.dimensions]
     starts = [max(0, size - edge) // 2 for size, edge in zip(space, edges, strict=True)]
     middle = [slice(start, start + edge) for start, edge in zip(starts, edges, strict=True)]
     noisy = np.asarray(frames.arrays[a][slice(i, i + 1), :, *middle])
-    with training.averaged(run):
-        now = Checkpoint(run.settings, frames.statistics, run.network, (), run.step, run.seconds)
-        parts = Denoiser(now).stream(noisy, Settings(samples=SAMPLES))
-        denoised = next(part.mean for part in parts if isinstance(part, Result))
+    parts = Denoiser(model).stream(noisy, Settings(samples=SAMPLES))
+    denoised = next(part.mean for part in parts if isinstance(part, Result))
     plane = (0, noisy.shape[2] // 2) if frames.dimensions == 3 else (0,)
     return noisy[0][plane].astype(np.float64), denoised[plane].astype(np.float64)

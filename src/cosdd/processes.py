@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -62,6 +64,13 @@ def agreed(values: Sequence[float], device: torch.device) -> list[float]:
     return tensor.tolist()
 
 
+SETTLING = 0.2  # seconds
+
+
+class Asked(KeyboardInterrupt):
+    """Training was asked to end, and did so between two updates."""
+
+
 _heard: list[int] = []  # signals that ask for an end
 
 
@@ -84,6 +93,29 @@ def patient() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def between_updates() -> Iterator[None]:
+    """One process alone: the first Ctrl-C or SIGTERM ends training when the update that is under way is done, so that
+    a snapshot can be taken; the second one ends it at once.
+    """
+    if count() > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def hear(number: int, _: object) -> None:
+        if _heard:
+            raise KeyboardInterrupt
+        _heard.append(number)
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        _heard.clear()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def told_to_end() -> bool:
     """Was there such a signal? The first process decides for all, through `agreed`."""
     return bool(_heard)
@@ -93,6 +125,9 @@ def leave() -> None:
     """Part from the others when all have come to the end: who leaves a group open may crash while Python ends."""
     if count() > 1 and torch.distributed.is_initialized():
         torch.distributed.barrier()
+        # Threads of the group may still hold what they need Python's lock to let go of. Whoever takes the group down
+        # has that lock and waits for them: for good, once in twenty runs on a busy machine.
+        time.sleep(SETTLING)
         torch.distributed.destroy_process_group()
 
 

@@ -19,11 +19,11 @@ from PIL import ImageDraw, ImageFont
 
 from cosdd import checks, data, outliers, writing
 from cosdd.axes import Image
+from cosdd.checkpoint import COPYING
 from cosdd.checks import Checks, Light
 from cosdd.denoise import Denoiser, Result, Settings
 from cosdd.errors import InputError
 from cosdd.model import COSDD
-from cosdd.training import COPYING
 
 CAPTION_HEIGHT, GAP, FONT_SIZE = 26, 6, 15
 INK, PAPER = (230, 230, 230), (24, 24, 24)
@@ -59,12 +59,16 @@ def side_by_side(
 # Of larger stacks a part is looked at, spread evenly: the page stays below 10 MB and is there in seconds.
 MOST_PLANES = 24  # of all channels together
 MOST_PIXELS = 12 * 512 * 512  # of them
-LARGEST = (64, 1024, 1024)  # planes, rows and columns: of a larger image its middle is looked at
-MARGIN = 64  # rows and columns around it that are denoised along, as the networks see that far, about
+# Of a larger image its middle is looked at: planes, rows and columns. Around it so many more are denoised along, as the
+# networks look around each pixel; the farther, the less it matters.
+LARGEST = {2: (1024, 1024), 3: (16, 256, 256)}
+MARGIN = {2: (64, 64), 3: (8, 64, 64)}
+MOST_VOLUMES = 2  # each of many planes
 FLICKERING = 4  # single samples shown
 SAMPLES = 20
 SMOOTH = 80  # quality of pictures without noise: WebP. Noise is told to the last of 256 greys: PNG, as quick as any
-WORDS: dict[Light, str] = {"green": "good", "yellow": "look", "red": "wrong"}
+WORDS: dict[Light, str] = {"green": "good", "yellow": "look", "red": "wrong", "grey": "open"}
+SHOWN_LIGHTS: tuple[Light, ...] = ("green", "grey", "yellow", "red")
 VERDICTS: dict[Light, str] = {
     "green": "Nothing speaks against this result.",
     "yellow": "Mostly good; look closely where the light is yellow.",
@@ -81,8 +85,10 @@ VIEWS = {
 }
 
 
-def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str], overwrite: bool) -> Iterator[float]:
-    """Denoise a file and write the report on it; yields the share done.
+def page(
+    denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str], overwrite: bool
+) -> Iterator[float | Checks]:
+    """Denoise a file and write the report on it; yields the share done often, and what was found at last.
 
     facts: what to say about how it was made, beside what the model file knows. Raises InputError for images that
     the model cannot denoise or that have no rows and columns, and where ``path`` exists or cannot be written.
@@ -94,8 +100,8 @@ def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str],
     everything = denoiser.frames(image)
     shown = _chosen(image, denoiser.spatial, everything.shape)
     frames = np.concatenate([np.asarray(everything[slice(n, n + 1), :, *shown.denoised]) for n in shown.frames])
-    if part := _part(shown, everything.shape):
-        facts = {"looked at": part} | dict(facts)
+    if looked_at := _part(shown, everything.shape):
+        facts = {"looked at": looked_at} | dict(facts)
     draws = isinstance(denoiser.checkpoint.network, COSDD)
     asked = Settings(samples=SAMPLES, save_samples=FLICKERING) if draws else Settings()
     results: list[Result] = []
@@ -116,9 +122,17 @@ def page(denoiser: Denoiser, image: Image, path: Path, facts: Mapping[str, str],
     )
     text = _filled(denoiser, image, shown, frames, mean, std, samples, found, facts)
     yield 0.99
-    with writing.whole(path) as part:
-        part.write_text(text, encoding="utf-8")
-    yield 1.0
+    with writing.whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    yield found
+
+
+def in_words(found: Checks) -> list[str]:
+    """What a report says first, for a terminal: the verdict, and every light that is not green."""
+    lights = [check.light for check in found.answers]
+    counted = ", ".join(f"{lights.count(light)} {light}" for light in SHOWN_LIGHTS if light in lights)
+    lines = [f"{VERDICTS[checks.worst(found.answers)]} ({counted})"]
+    return lines + [f"  {c.light}: {c.question} {c.answer}" for c in found.answers if c.light != "green"]
 
 
 def _filled(
@@ -210,31 +224,31 @@ class Shown:
 def _chosen(image: Image, spatial: str, shape: Sequence[int]) -> Shown:
     """shape: (n, c, *space), of all images of the file."""
     channels, *space = shape[1:]
-    edges = [min(size, most) for size, most in zip(space, LARGEST[-len(space) :], strict=True)]
+    edges = [min(size, most) for size, most in zip(space, LARGEST[len(space)], strict=True)]
     starts = [(size - edge) // 2 for size, edge in zip(space, edges, strict=True)]
-    before = [min(start, MARGIN) for start in starts]
+    before = [min(start, margin) for start, margin in zip(starts, MARGIN[len(space)], strict=True)]
     denoised = [
-        slice(start - margin, min(start + edge + MARGIN, size))
-        for start, margin, edge, size in zip(starts, before, edges, space, strict=True)
+        slice(start - nearer, min(start + edge + margin, size))
+        for start, nearer, edge, margin, size in zip(starts, before, edges, MARGIN[len(space)], space, strict=True)
     ]
-    window = [slice(margin, margin + edge) for margin, edge in zip(before, edges, strict=True)]
-    volumes = len(space) == 3
-    axes = [axis for axis in image.axes if axis not in "C" + spatial] + ["Z"] * volumes
+    window = [slice(nearer, nearer + edge) for nearer, edge in zip(before, edges, strict=True)]
+    axes = [axis for axis in image.axes if axis not in "C" + spatial]
     lengths = [image.data.shape[image.axes.index(axis)] for axis in axes]
-    first = [0] * len(axes)  # place of each slider
-    reach = list(lengths)
+    most = max(1, min(MOST_PLANES, MOST_PIXELS // (edges[-2] * edges[-1])) // channels)
+    volumes = len(space) == 3
+    places = _places(lengths, min(most, MOST_VOLUMES) if volumes else most)
+    frames = [int(np.ravel_multi_index(place, lengths)) if axes else 0 for place in itertools.product(*places)]
+    sliders = [_slider(axis, shown, length) for axis, shown, length in zip(axes, places, lengths, strict=True)]
+    depth = [0]
     if volumes:
-        first[-1], reach[-1] = starts[0], edges[0]
-    height, width = edges[-2:]
-    places = _places(reach, max(1, min(MOST_PLANES, MOST_PIXELS // (height * width)) // channels))
-    numbers = [int(np.ravel_multi_index(place, reach)) if axes else 0 for place in itertools.product(*places)]
-    planes = [divmod(number, reach[-1] if volumes else 1) for number in numbers]
-    frames = sorted({n for n, _ in planes})
-    sliders = [
-        {"name": SLIDERS.get(axis, f"axis {axis}"), "places": [f"{begin + place + 1} of {length}" for place in shown]}
-        for axis, begin, length, shown in zip(axes, first, lengths, places, strict=True)
-    ]
-    return Shown(frames, tuple(denoised), tuple(window), [(frames.index(n), z) for n, z in planes], sliders)
+        (depth,) = _places(edges[:1], max(1, most // len(frames)))
+        sliders.append(_slider("Z", [starts[0] + z for z in depth], space[0]))
+    planes = list(itertools.product(range(len(frames)), depth))
+    return Shown(frames, tuple(denoised), tuple(window), planes, sliders)
+
+
+def _slider(axis: str, places: Sequence[int], length: int) -> dict[str, Any]:
+    return {"name": SLIDERS.get(axis, f"axis {axis}"), "places": [f"{place + 1} of {length}" for place in places]}
 
 
 def _part(shown: Shown, shape: Sequence[int]) -> str:
@@ -332,8 +346,11 @@ def _charts(history: Sequence[Mapping[str, float]], found: Checks) -> Iterator[s
         words = {"elbo": "higher is better", "nll": "lower is better"}[name]
         yield chart(f"Training: {name} on fixed crops, nats per pixel; {words}.", "seconds", {name: curves[name]})
     if levels := {name: curve for name, curve in curves.items() if name.startswith("kl_")}:
-        words = "what the latents of each level hold (KL, nats per pixel); level 1 is the finest"
-        yield chart(f"Training: {words}.", "seconds", levels, zero=True)
+        shown = dict(itertools.islice(levels.items(), MOST_LEVELS))
+        if rest := list(levels.values())[MOST_LEVELS:]:
+            shown["others"] = seconds, np.sum([values for _, values in rest], 0)
+        words = "what the latents of each level hold (KL, nats per pixel); level 0 is the finest"
+        yield chart(f"Training: {words}.", "seconds", shown, zero=True)
     if "removed" in curves:
         words = "what one clean sample takes away, over the noise that was measured before. 1 (dashed) is right"
         ones = (seconds, np.ones(len(seconds)))
@@ -344,6 +361,7 @@ def _charts(history: Sequence[Mapping[str, float]], found: Checks) -> Iterator[s
 
 
 INKS = ("#c2570c", "#1f5fa8", "#2e7d32", "#7b3fa0", "#8a6d00", "#00798c")
+MOST_LEVELS = len(INKS) - 1  # of which each gets a curve of its own
 Curve = tuple[np.ndarray, np.ndarray]
 
 
@@ -387,7 +405,7 @@ def chart(
     parts += [path(curve, INKS[1], 'stroke-dasharray="4 4" opacity=".7"') for curve in dashed]
     apart = min(110, (width - left - right) // len(curves))
     for index, (name, curve) in enumerate(curves.items()):
-        ink = INKS[index % len(INKS)] if len(curves) > 1 else INKS[1]
+        ink = INKS[index] if len(curves) > 1 else INKS[1]
         parts.append(path(curve, ink))
         at = left + apart * index
         parts.append(f'<text x="{at}" y="16" fill="{ink}" font-weight="600">{html.escape(name)}</text>')

@@ -16,19 +16,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
 from cosdd import calibration, config, noisefloor, processes
-from cosdd.checkpoint import Checkpoint
+from cosdd.checkpoint import Checkpoint, evidence
 from cosdd.data import Frames
 from cosdd.device import arithmetic
 from cosdd.errors import InputError
 from cosdd.model import COSDD, BlindRow, build
 from cosdd.model.wavelets import WaveletLadder
-from cosdd.noisefloor import NoiseFloor
 
 VALIDATION_CROPS = 32
 PLATEAU_FACTOR = {"plateau": 0.1, "budget": 0.3}  # the rate falls to this share after a plateau
@@ -38,16 +38,8 @@ SETTLED = 0.5  # share of the budget before which no plateau counts
 TOO_MANY_SKIPPED = 20  # updates in a row that were not finite: back to the best weights, with smaller steps
 SMALLEST_SCALE = 0.02  # of the rate ends a run of schedule budget
 DIRECT_ENOUGH = 0.25  # share of its own time after which the direct denoiser is worth keeping
-FEW_STEPS = 300  # below this no method has learned much
-COPYING = 0.5  # of the noise, taken away by a clean sample: the latents hold the rest. Good runs have 0.9 to 1.1
 
 LEFT_OUT = "the direct denoiser had too little time to learn and is left out: this model draws samples only"
-
-FEW = "only {} steps: barely trained; give it more time, on a machine that is not busy"
-COPIES = (
-    "the latents copy the noise: a clean sample takes away {:.0%} of it, where the whole of it is right. Look whether "
-    "noise axis and images are right (cosdd inspect), or train with --method blind-row, which cannot copy it"
-)
 
 SHOWN = ("nll", "kl", "elbo", "signal", "direct", "blind_mse")  # loss terms worth a look
 
@@ -82,7 +74,7 @@ class Run:
     optimiser: torch.optim.Optimizer
     edges: tuple[int, ...]
     average: Weights  # moving average of the weights, or the weights themselves without one
-    noise: float | None = None  # its variance as measured before training, normalised, of all channels
+    noise_variance: Tensor | None = None  # of each channel on the fixed crops, as measured across the rows
     notes: tuple[str, ...] = ()  # what the user should know before trusting the result
     step: int = 0
     seconds: float = 0.0
@@ -123,15 +115,13 @@ def start(settings: config.Config, frames: Frames) -> Run:
     fabric = make_fabric(settings)
     torch.manual_seed(settings.train.seed)
     network = build(settings)
-    axis = {"x": -1, "y": -2, "z": -3, "none": -1}[settings.model.noise_axis]
-    floor = noisefloor.measure(frames.windows(), axis) if frames.dimensions > 1 else None
     notes: tuple[str, ...] = ()
     if isinstance(network, COSDD):
         network.noise.set_smallest_sigma(frames.statistics.smallest_sigma())
         if isinstance(network.ladder, WaveletLadder):
-            start_wavelets(network, network.ladder, frames, floor)
+            start_wavelets(network, network.ladder, frames)
     elif network.anchor:
-        notes = start_noise(network, floor)
+        notes = start_noise(network, frames)
     network.ceiling = frames.ceiling()
     if settings.model.dimensions == 2:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -140,21 +130,34 @@ def start(settings: config.Config, frames: Frames) -> Run:
     wrapped, wrapped_optimiser = fabric.setup(network, optimiser)
     edges = frames.edges(settings.train.crop, network.stride if isinstance(network, COSDD) else 16)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    noise = None if floor is None else float(floor.covariance[..., 0].mean())
-    return Run(settings, frames, fabric, network, wrapped, wrapped_optimiser, edges, average, noise, notes)  # type: ignore[arg-type]
+    variance = noise_variance(frames, edges, settings) if isinstance(network, COSDD) else None
+    return Run(settings, frames, fabric, network, wrapped, wrapped_optimiser, edges, average, variance, notes)  # type: ignore[arg-type]
 
 
-def start_wavelets(network: COSDD, ladder: WaveletLadder, frames: Frames, floor: NoiseFloor | None) -> None:
+def noise_variance(frames: Frames, edges: tuple[int, ...], settings: config.Config) -> Tensor | None:
+    """That of each channel on the crops of `validate`, normalised; None where too few rows or texture hide it."""
+    axis = {"x": -1, "y": -2, "z": -3, "none": -1}[settings.model.noise_axis]
+    crops = frames.validation_crops(settings.train.seed, VALIDATION_CROPS, edges)
+    whole = [crop for crop in crops if np.isfinite(crop).all()]
+    floor = noisefloor.measure(whole, axis) if whole and frames.dimensions > 1 else None
+    if floor is None or floor.structure.mean(1).max() > noisefloor.GUESS:
+        return None
+    return torch.from_numpy(floor.covariance[..., 0].mean(1)).float()
+
+
+def start_wavelets(network: COSDD, ladder: WaveletLadder, frames: Frames) -> None:
     """Start as a wavelet denoiser, for the noise that the frames show across the rows."""
     windows, axis = frames.windows(), network.noise.axis
+    floor = noisefloor.measure(windows, -1 if axis is None else axis) if ladder.dimensions > 1 else None
     covariance = None if floor is None else torch.from_numpy(floor.covariance.mean(1)).float()  # of all brightnesses
     if covariance is not None and axis is None:
         covariance = covariance[:, :1]
     network.noise.start_at(ladder.start_at([torch.from_numpy(window) for window in windows], covariance, axis))
 
 
-def start_noise(network: BlindRow, floor: NoiseFloor | None) -> tuple[str, ...]:
+def start_noise(network: BlindRow, frames: Frames) -> tuple[str, ...]:
     """Start the noise at what the frames show across the rows; returns doubts about it."""
+    floor = noisefloor.measure(frames.windows(), network.axis)
     if floor is None:
         return ("too few rows to measure the noise before training: it is learned from the fit alone",)
     network.noise.start_at(floor)
@@ -197,9 +200,9 @@ def fit(run: Run) -> Iterator[Record]:
             # Again: whoever ends by a clock of its own leaves the others waiting for its gradients.
             (run.seconds,) = processes.agreed([run.seconds], run.fabric.device)
         yield Record(run.step, run.seconds, min(after, 1.0), lr(run), losses, validation)
-        if told_to_end:  # all of several processes, after the same update
+        if told_to_end:  # each of several processes, after the same update
             processes.leave()
-            raise KeyboardInterrupt
+            raise processes.Asked
     processes.leave()
 
 
@@ -312,11 +315,14 @@ def averaged(run: Run) -> Iterator[None]:
         run.network.load_state_dict(training)
 
 
-def looked_at(terms: Mapping[str, Tensor]) -> dict[str, float]:
-    """The terms of a validation: those of training, and the KL of each level (kl_1 is the finest)."""
-    names = [name for name in SHOWN if name in terms]
-    levels = {f"kl_{level}": value for level, value in enumerate(terms.get("kl_levels", ()), 1)}
-    return {name: float(terms[name]) for name in names} | {name: float(value) for name, value in levels.items()}
+def looked_at(terms: Mapping[str, Tensor], noise_variance: Tensor | None) -> dict[str, float]:
+    """The terms of a validation; see `validate`."""
+    found = {name: terms[name] for name in SHOWN if name in terms}
+    found |= {f"kl_{level}": value for level, value in enumerate(terms.get("kl_levels", ()))}
+    if noise_variance is not None:
+        # What a sample from the posterior takes away is distributed as the noise is, if the posterior is right.
+        found["removed"] = (terms["signal_channels"].cpu() / noise_variance).min()
+    return {name: float(value) for name, value in found.items()}
 
 
 @quiet()
@@ -324,8 +330,9 @@ def looked_at(terms: Mapping[str, Tensor]) -> dict[str, float]:
 def validate(run: Run, alone: bool = False) -> dict[str, float]:
     """Losses of the averaged weights on fixed crops with fixed latent noise; remembers the best weights.
 
-    Those of `SHOWN` that the method has, in nats per pixel or as mean squared errors; kl_1, kl_2, ...: the KL of each
-    level, finest first; removed: what a clean sample takes away, over the noise that was measured before training.
+    Those of `SHOWN` that the method has, in nats per pixel or as mean squared errors; kl_0, kl_1, ...: the KL of each
+    level, finest first; removed: the variance of what a clean sample takes away over that of the noise, as measured
+    across the rows, in the channel where that is least.
 
     ``alone``: without the other processes, if there are any, which may have ended.
     """
@@ -337,18 +344,14 @@ def validate(run: Run, alone: bool = False) -> dict[str, float]:
         for part in crops.split(max(1, train.batch // train.virtual_batches)):
             with arithmetic(train.precision, run.fabric.device):
                 terms = run.network(part.to(run.fabric.device))
-            for name, value in looked_at(terms).items():
+            for name, value in looked_at(terms, run.noise_variance).items():
                 sums[name] = sums.get(name, 0.0) + value * len(part) / len(crops)
-    if "signal" in sums and run.noise:
-        # What a sample from the posterior takes away is distributed as the noise is, if the posterior is right.
-        sums["removed"] = sums["signal"] / run.noise
     if not alone:
         sums = dict(zip(sums, processes.agreed(list(sums.values()), run.fabric.device), strict=True))
     entry = {"step": float(run.step), "seconds": run.seconds, "lr": lr(run), **sums}
     run.history.append(entry)
-    evidence = sums.get("elbo", -sums["nll"])  # the blind-row likelihood needs no bound
-    if evidence > run.best_evidence:
-        run.best_evidence, run.waited = evidence, 0
+    if evidence(sums) > run.best_evidence:
+        run.best_evidence, run.waited = evidence(sums), 0
         run.best = {name: value.clone() for name, value in run.average.items()}
     else:
         run.waited += 1
@@ -385,21 +388,6 @@ def nothing_left(run: Run) -> bool:
     if train.schedule == "plateau":
         return run.waited >= PLATEAUS_IN_A_ROW * train.patience
     return run.lr_scale < SMALLEST_SCALE
-
-
-def copies_noise(run: Run) -> bool:
-    """Did the latents hold the noise, when that was last looked at?"""
-    return bool(run.history) and run.history[-1].get("removed", 1.0) < COPYING
-
-
-def doubts(run: Run) -> Iterator[str]:
-    """What speaks against a result, at the end of a run."""
-    if without_direct(run):
-        yield LEFT_OUT
-    if copies_noise(run):
-        yield COPIES.format(run.history[-1]["removed"])
-    if run.step < FEW_STEPS:
-        yield FEW.format(run.step)
 
 
 def without_direct(run: Run) -> bool:

@@ -29,11 +29,23 @@ from cosdd.progress import out
 from cosdd.recipe import Recipe
 
 MOST_FILES = 10_000  # of an input; in longer stacks a file holds several frames
-_RECIPE, _CLIPPED, _CONTRAST, _FRAMES = "recipe", "clipped", "contrast", "frames"
+_RECIPE, _FRAMES = "recipe", "frames"
+_FACTS = ("clipped", "contrast", "fewest", "most")  # of each block and result, in this order
+_FORMAT = "2"  # of these files: a new one whenever they hold something else
 TAKEN = "taken"  # in a frame, beside its results: how many samples were averaged
 
-Frame = Mapping[str, np.ndarray]  # (c, *space) for each result, by the ending of its name
+Frame = Mapping[str, np.ndarray]  # (c, *space) for each result, by the ending of its name; and `TAKEN`
 Make = Callable[[Iterator[int]], Iterator[Frame | float]]  # frames of these numbers in order, and the share done
+
+
+@dataclass(frozen=True)
+class Facts:
+    """clipped: pixels that did not fit into integers, by the ending of the result. contrast: largest standard deviation
+    of a frame before it was rounded. taken: fewest and most samples that were averaged; 0 where none were drawn."""
+
+    clipped: Mapping[str, int]
+    contrast: Mapping[str, float]
+    taken: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -84,23 +96,16 @@ class Unfinished:
                 self._keep(block, made)
                 made = []
 
-    def clipped(self, ending: str) -> int:
-        """How many pixels of a result did not fit into its integers."""
-        return int(self._facts(_CLIPPED, len(self.kinds))[:, list(self.kinds).index(ending)].sum())
-
-    def contrast(self, ending: str) -> float:
-        """Largest standard deviation of a frame before it was rounded to integers; nothing where none was."""
-        return float(self._facts(_CONTRAST, len(self.kinds))[:, list(self.kinds).index(ending)].max())
-
-    def taken(self) -> tuple[int, int]:
-        """Fewest and most samples that were averaged; 0 where none were drawn."""
-        found = self._facts(TAKEN, 2)
-        return int(found[:, 0].min()), int(found[:, 1].max())
-
-    def _facts(self, name: str, columns: int) -> np.ndarray:
-        """(blocks, columns): what was noted of each block."""
-        blocks = range(-(-self.count // self.step))
-        return np.stack([self._read(block, name, (columns,), np.dtype(np.float64)) for block in blocks])
+    def facts(self) -> Facts:
+        """What was noted while the frames were made."""
+        shape, kind = (len(_FACTS), len(self.kinds)), np.dtype(np.float64)
+        blocks = [self._read(block, "facts", shape, kind) for block in range(-(-self.count // self.step))]
+        clipped, contrast, fewest, most = np.stack(blocks, 1)
+        return Facts(
+            clipped=dict(zip(self.kinds, clipped.sum(0).astype(int).tolist(), strict=True)),
+            contrast=dict(zip(self.kinds, contrast.max(0).tolist(), strict=True)),
+            taken=(int(fewest.min()), int(most.max())),
+        )
 
     def result(self, ending: str, image: Image, spatial: str) -> Lazy:
         """All frames of a result in the axis order of the noisy image, read where they are needed."""
@@ -124,12 +129,13 @@ class Unfinished:
             frames = [frame for frame, _ in fitted]
             arrays[_FRAMES + ending] = np.stack(frames) if len(frames) > 1 else frames[0][None]  # no copy
             clipped.append(sum(count for _, count in fitted))
-            contrast.append(max(float(frame[ending].std()) for frame in made) if kind.kind != "f" else 0.0)
+            contrast.append(max(float(frame[ending].std()) for frame in made))
         taken = [int(frame.get(TAKEN, 0)) for frame in made]
-        facts = {_CLIPPED: clipped, _CONTRAST: contrast, TAKEN: [min(taken), max(taken)]}
+        same = np.ones(len(self.kinds))
+        facts = np.stack([np.array(clipped), np.array(contrast), same * min(taken), same * max(taken)])
         part = self.folder / f"{secrets.token_hex(8)}.part"
         with part.open("xb") as file:
-            np.savez(file, allow_pickle=False, **arrays, **{n: np.array(v, np.float64) for n, v in facts.items()})
+            np.savez(file, allow_pickle=False, facts=facts.astype(np.float64), **arrays)
         os.replace(part, self._file(block))
 
     def _read(self, block: int, name: str, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
@@ -223,7 +229,7 @@ def clear(folder: Path, name: str) -> None:
 
 
 def _with_results(asked: Recipe, kinds: Iterable[str]) -> Recipe:
-    return Recipe(dict(asked.values) | {"results": " ".join(kind or "mean" for kind in kinds)})
+    return Recipe(dict(asked.values) | {"results": " ".join(kind or "mean" for kind in kinds), "frames": _FORMAT})
 
 
 def _name(name: str, asked: Recipe) -> str:

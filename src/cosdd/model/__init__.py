@@ -94,7 +94,8 @@ class COSDD(nn.Module):
         self, x: Float[Tensor, "b c *space"], progress: float = 1.0, draw: Draw = fresh_noise
     ) -> dict[str, Tensor]:
         """Loss terms by name, scalars: nll, kl and elbo in nats per pixel (method 2.1), signal and direct as
-        mean squared errors; ``loss`` is what training minimises; ``kl_levels`` the KL of each level, finest first.
+        mean squared errors; ``loss`` is what training minimises; ``kl_levels`` the KL of each level, finest first, and
+        ``signal_channels`` the signal term of each channel.
 
         Edges of ``x`` must be multiples of ``stride``; pixels that are NaN are missing. ``progress`` is the share of
         the training budget that is used: latents and direct denoiser join in when those before them have settled.
@@ -113,12 +114,15 @@ class COSDD(nn.Module):
         nll = mean(self.noise.nll(x, code))
         # Stop-gradient: regression to the noisy image would pull noise into the latents (method 2.3).
         clean = self.signal(code.detach())
+        taken_away = (clean - x).square()
+        pixels = (0, *range(2, x.dim()))
         terms = {
             "nll": nll,
             "kl": kl_levels.sum(),
             "elbo": -(nll + kl_levels.sum()),
-            "signal": mean((clean - x).square()),
+            "signal": mean(taken_away),
             "kl_levels": kl_levels.detach(),
+            "signal_channels": ((taken_away * trusted).sum(pixels) / trusted.sum(pixels).clamp_min(1)).detach(),
         }
         terms["loss"] = terms["signal"] - terms["elbo"]
         if self.direct is not None and progress >= self.settings.direct_from:
