@@ -35,8 +35,9 @@ def lines(entry: Entry) -> list[str]:
     for name, run in runs.items():
         m, reached = run["median"], [one["psnr_denoised"] for one in run["runs"]]
         spread = f" ({min(reached):.1f} to {max(reached):.1f})" if len(reached) > 1 else ""
+        earlier_on = f" (of {run['date']})" if run["date"] != entry["date"] else ""
         told.append(
-            f"| {VARIANTS.get(name, name)} | {len(reached)} | **{m['psnr_denoised']:.1f} dB**{spread} "
+            f"| {VARIANTS.get(name, name)}{earlier_on} | {len(reached)} | **{m['psnr_denoised']:.1f} dB**{spread} "
             f"| {m['psnr_denoised'] - m['psnr_noisy']:+.1f} dB "
             f"| {m['psnr_denoised'] - m['psnr_gaussian']:+.1f} dB | {m['train_seconds']:.0f} s "
             f"| {m['denoise_seconds']:.1f} s | {m['total_seconds']:.0f} s | {m['peak_memory_gb']:.1f} GB |"

@@ -258,3 +258,10 @@ def test_every_setting_says_what_it_is():
 def test_a_configuration_survives_the_model_file(preset):
     built = config.build(preset)
     assert config.Config.model_validate(json.loads(json.dumps(built.model_dump()))) == built
+
+
+def test_a_setting_without_its_section_is_told_where_it_belongs():
+    with pytest.raises(InputError, match=r"expected section.field=value, did you mean train.outliers\?"):
+        overrides.from_assignments(["outliers=false"])
+    with pytest.raises(InputError, match="for example --set"):
+        overrides.from_assignments(["nonsense=1"])

@@ -405,6 +405,7 @@ def test_find(tmp_path):
     for wrong in ("missing.tif", "no*.tif", "notes.txt", "empty", "a.zarr"):
         assert wrong in refused(images.find, [tmp_path / wrong])
     refused(images.find, [])
+    assert f"did you mean {tmp_path / 'b.tif'}?" in refused(images.find, [tmp_path / "bb.tif"])
 
 
 def test_what_a_folder_holds_besides_images_is_counted(tmp_path):

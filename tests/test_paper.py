@@ -140,7 +140,8 @@ def test_the_law_holds_for_independent_samples_and_its_parts_are_bias_and_spread
     class Result:
         samples = None
 
-    def denoise(self, image, *, axes, samples, save_samples):
+    def denoise(self, image, *, axes, samples, save_samples, plain):
+        assert plain  # the law is one of independent samples
         Result.samples = image + 0.1 * rng.normal(size=(samples, *image.shape))
         return Result
 

@@ -4,7 +4,8 @@ Photographs under the paper's two simulated noises. If samples are independent, 
 L of them is A + B/L: A the error of the limit, B the variance of one sample. A and B are fitted to L = 1 and 10 and
 foretell the others. B/A would be 1 for exact samples from the posterior. The direct denoiser is scored beside.
 
-Samples are independent, as the paper's, and see the image from one position of the networks' grid. Every L is measured on all the samples there are, cut into as many groups of L as fit.
+Samples are independent, as the paper's, and see the image from one position of the networks' grid. Every L is
+measured on all the samples there are, cut into as many groups of L as fit.
 """
 
 from __future__ import annotations

@@ -335,12 +335,11 @@ def _refuse_contradictions(model: Model) -> None:
         )
 
 
+SECTIONS: dict[str, type[Section]] = {"model": Model, "blind_row": BlindRow, "train": Train}
+
+
 def _names(location: tuple[int | str, ...]) -> list[str]:
-    section: Any = (
-        {"model": Model, "blind_row": BlindRow, "train": Train}.get(str(location[0]), Config)
-        if len(location) > 1
-        else Config
-    )
+    section: Any = SECTIONS.get(str(location[0]), Config) if len(location) > 1 else Config
     return list(section.model_fields)
 
 

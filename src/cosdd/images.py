@@ -3,7 +3,9 @@
 Pixels stay in the file wherever its layout allows it.
 """
 
+import difflib
 import glob
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +25,7 @@ SPATIAL = {1: "X", 2: "YX", 3: "ZYX"}  # the axes that are space, by dimensions
 _LARGEST = 1e18  # grey value: the square of a larger one does not fit into 32-bit floats
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
-MODEL_FIRST = "the model comes first, as in cosdd denoise MODEL IMAGES"
+MODEL_FIRST = "the model comes first, as in cosdd denoise MODEL IMAGES or cosdd report MODEL FILE"
 PREVIEW = ".preview.png"  # a picture of how far a training run is
 _BESIDE = (".safetensors", ".history.csv", ".html", PREVIEW)  # what cosdd writes beside images: models, reports
 _KINDS = f"an image ({', '.join(SUFFIXES)})"
@@ -51,7 +53,7 @@ def find(inputs: Sequence[str | Path]) -> list[Path]:
         elif path.exists():
             candidates, seen, advice = [path], f"suffix '{path.suffix}'", _advice_for(path)
         else:
-            candidates, seen, advice = map(Path, glob.glob(str(path))), "no such file or folder", "check the name"
+            candidates, seen, advice = map(Path, glob.glob(str(path))), "no such file or folder", _nearest(path)
         if not (matches := sorted(filter(_is_image, candidates))):
             raise refusal(name, seen, _KINDS, advice)
         found += matches
@@ -76,6 +78,13 @@ def _is_image(path: Path) -> bool:
     """By its name: a file or an OME-Zarr, not hidden, nor a picture of a training run."""
     known = path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.name.endswith(PREVIEW)
     return known and (path.is_file() or omezarr.is_store(path))
+
+
+def _nearest(path: Path) -> str:
+    """What may have been meant by a name that is not there."""
+    names = [entry.name for entry in itertools.islice(path.parent.iterdir(), 10_000)] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, names, 1, cutoff=0.7)
+    return f"did you mean {path.with_name(near[0])}?" if near else "check the name"
 
 
 def _advice_for(path: Path) -> str:

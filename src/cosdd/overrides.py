@@ -22,9 +22,9 @@ def from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         name, value = _assigned(assignment, "section.field=value, for example --set train.lr=1e-3")
         section, dot, field = name.partition(".")
         if not (dot and field):
-            raise InputError(
-                f"--set {brief(assignment)}: expected section.field=value, for example --set train.lr=1e-3"
-            )
+            where = next((place for place in config.SECTIONS if name in config.SECTIONS[place].model_fields), None)
+            meant = f"did you mean {where}.{name}?" if where else "for example --set train.lr=1e-3"
+            raise InputError(f"--set {brief(assignment)}: expected section.field=value, {meant}")
         settings.setdefault(section, {})[field] = value
     return settings
 
