@@ -15,6 +15,7 @@ from cosdd.data import Frames
 from cosdd.denoise import Denoiser, Result, Settings
 
 EDGES = {2: (256, 256), 3: (8, 128, 128)}  # the part of the image that is looked at, from its middle
+PANEL = 512  # pixels of the picture along the longer edge of each panel, at most
 SAMPLES = 8
 
 
@@ -42,8 +43,9 @@ def write(model: Checkpoint, frames: Frames, path: Path) -> None:
     margin = 0.1 * (high - low)
     greys = low - margin, high + margin
     reach = float(np.percentile(np.abs(noisy - denoised), 99.5))
-    panels = [("noisy", noisy), (f"after {model.steps} steps", denoised), ("taken away", noisy - denoised)]
-    zoom = max(1, EDGES[2][0] // max(noisy.shape))
+    steps = f"after {model.steps} step{'s' * (model.steps != 1)}"
+    panels = [("noisy", noisy), (steps, denoised), ("taken away", noisy - denoised)]
+    zoom = max(1, PANEL // max(noisy.shape))
     report.side_by_side(path, panels, [greys, greys, (-reach, reach)], zoom)
 
 
