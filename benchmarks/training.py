@@ -224,7 +224,7 @@ def lines(entry: Entry) -> list[str]:
             f"| {kind}: noisy {found['psnr_noisy']:.1f} dB | {' | '.join(marks)} | updates |",
             "|---" * (len(marks) + 2) + "|",
         ]
-        for name, seeds in found["runs"].items():
+        for name, seeds in sorted(found["runs"].items(), key=lambda run: list(RUNS).index(run[0])):
             for points in seeds.values():
                 best = [max(v for key, v in point.items() if key.startswith("psnr")) for point in points]
                 cells = [f"{psnr:.1f} dB" for psnr in best] + [""] * (len(marks) - len(points))
