@@ -113,10 +113,11 @@ def _lattice(height: int, period: int, offset: int) -> Tensor:
     blind to the rows it predicts by construction, however far its convolutions reach. Where the image ends, the
     nearest row that is not in the lattice stands in.
     """
-    readable = torch.tensor([row for row in range(height) if row % period != offset])
-    near = torch.tensor([d for d in range(1 - period, period) if d])
-    wanted = near[:, None] + torch.arange(offset, height, period)
-    return readable[(wanted[..., None] - readable).abs().argmin(-1)]
+    with torch.inference_mode(False):  # it is kept, and whoever trains after denoising has to learn through it
+        readable = torch.tensor([row for row in range(height) if row % period != offset])
+        near = torch.tensor([d for d in range(1 - period, period) if d])
+        wanted = near[:, None] + torch.arange(offset, height, period)
+        return readable[(wanted[..., None] - readable).abs().argmin(-1)]
 
 
 class BlindRow(nn.Module):
