@@ -21,6 +21,16 @@ def trained_looking(**settings) -> BlindRow:
     return model
 
 
+def test_what_is_remembered_from_denoising_can_be_learned_through():
+    model, x = trained_looking(), torch.randn(1, 1, 9, 10)
+    blindrow._lattice.cache_clear()
+    with torch.inference_mode():
+        model.prior(x, 0)
+    x.requires_grad_()
+    model.prior(x, 0)[0].sum().backward()
+    assert x.grad is not None
+
+
 @pytest.mark.parametrize("height", [2, 3, 7, 12])
 def test_a_row_is_never_seen_by_the_network_that_predicts_it(height):
     model = trained_looking()

@@ -6,9 +6,7 @@ import torch
 from PIL import Image as Picture
 
 from cosdd import config, preview, training
-from cosdd.checkpoint import Checkpoint
 from cosdd.data import Frames
-from cosdd.model import blindrow
 
 SMALL = {
     "levels": 2, "features": 4, "max_features": 4, "latents": 2, "final_latents": 2, "noise_features": 4,
@@ -50,14 +48,6 @@ def test_the_picture_shows_the_middle_of_an_image_in_grey_values(shape, tmp_path
     assert path.name == "model.preview.png"
     with Picture.open(path) as picture:
         assert picture.width > 3 * noisy.shape[1]
-
-
-def test_who_has_denoised_can_still_train_on_images_of_that_size():
-    """What is remembered of a size from denoising serves training as well."""
-    blindrow._lattice.cache_clear()
-    first = begun("blind-row", (12, 1, 16, 48))
-    preview.look(Checkpoint(first.settings, first.frames.statistics, first.network, (), 0, 0.0), first.frames)
-    assert len(list(training.fit(first))) == 6  # in crops of 16 x 16
 
 
 def test_single_lines_make_no_picture():
