@@ -58,7 +58,7 @@ def side_by_side(
 
 # Of larger stacks a part is looked at, spread evenly: the page stays below 10 MB and is there in seconds.
 MOST_PLANES = 24  # of all channels together
-MOST_PIXELS = 12 * 512 * 512  # of them
+MOST_PIXELS = 8 * 512 * 512  # of them
 # Of a larger image its middle is looked at: planes, rows and columns. Around it so many more are denoised along, as the
 # networks look around each pixel; the farther, the less it matters.
 LARGEST = {2: (1024, 1024), 3: (16, 256, 256)}
