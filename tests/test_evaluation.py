@@ -66,6 +66,18 @@ def test_other_frames_give_the_error_against_the_clean_image_without_bias(scene)
     assert plain > 1.8 * np.mean((denoised - clean) ** 2)
 
 
+def test_swapped_arguments_are_asked_about_and_the_filter_is_compared_with_in_decibels(scene):
+    _, frames, denoised = scene
+    found = evaluation.evaluate(denoised, frames, frames=True)
+    assert found.doubt() is None
+    scores = {name: found.scores[name]["mse"].mean for name in ("gaussian", "denoised")}
+    better = 10 * np.log10(scores["gaussian"] / scores["denoised"])
+    said = f"{abs(better):.2f} dB {'better' if better > 0 else 'worse'} by mse"
+    assert any(line.startswith(f"denoised against that filter: {said}") for line in found.lines())
+    swapped = evaluation.evaluate(frames, denoised, frames=True)
+    assert "were the two swapped" in (swapped.doubt() or "")
+
+
 def test_the_interval_holds_the_mean_of_more_images():
     rng = np.random.default_rng(1)
     clean, held = np.zeros((1, 16, 16)), 0

@@ -64,6 +64,8 @@ def test_the_command_writes_one_page_that_needs_no_network(folder):
     assert done.exit_code == 0, done.output
     text = (folder / "noisy.html").read_text()
     assert "noisy.html" in done.output
+    assert re.search(r"\(\d green.*\)", done.output)
+    assert "  yellow: Was it trained?" in done.output
     parser = Balanced()
     parser.feed(text)
     assert not parser.open

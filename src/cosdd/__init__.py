@@ -77,9 +77,8 @@ def train(
         if not run.step:
             raise
     trained = training.finish(run)
-    left_out = [training.LEFT_OUT] if training.without_direct(run) else []
-    for note in () if quiet else left_out:
-        progress.out.print(f"note: {note}")
+    if training.without_direct(run) and not quiet:
+        progress.out.print(f"note: {training.LEFT_OUT}")
     for doubt in () if quiet else trained.doubts:
         progress.out.print(f"warning: {doubt}")
     return Denoiser(trained)

@@ -39,14 +39,11 @@ def of_run(run: training.Run, path: Path) -> None:
 def write(model: Checkpoint, frames: Frames, path: Path) -> None:
     """Draw what a model makes of one of the frames. Raises InputError where it cannot be written."""
     noisy, denoised = look(model, frames)
-    low, high = np.percentile(denoised, (0.1, 99.9))
-    margin = 0.1 * (high - low)
-    greys = low - margin, high + margin
-    reach = float(np.percentile(np.abs(noisy - denoised), 99.5))
+    greys, taken_away = report.greys(noisy, denoised)
     steps = f"after {model.steps} step{'s' * (model.steps != 1)}"
     panels = [("noisy", noisy), (steps, denoised), ("taken away", noisy - denoised)]
     zoom = max(1, PANEL // max(noisy.shape))
-    report.side_by_side(path, panels, [greys, greys, (-reach, reach)], zoom)
+    report.side_by_side(path, panels, [greys, greys, taken_away], zoom)
 
 
 def look(model: Checkpoint, frames: Frames) -> tuple[np.ndarray, np.ndarray]:

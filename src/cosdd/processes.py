@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -80,17 +80,8 @@ def patient() -> Iterator[None]:
     the first one's model would be lost. They end after the same update, see `told_to_end`. torchrun passes such a
     signal on to all of them, a second time where the terminal did already, and kills whoever is still there later.
     """
-    if count() == 1:
+    with nullcontext() if count() == 1 else _hearing(lambda number, _: _heard.append(number)):
         yield
-        return
-    asking = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, lambda n, _: _heard.append(n)) for number in asking}
-    try:
-        yield
-    finally:
-        _heard.clear()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -98,15 +89,20 @@ def between_updates() -> Iterator[None]:
     """One process alone: the first Ctrl-C or SIGTERM ends training when the update that is under way is done, so that
     a snapshot can be taken; the second one ends it at once.
     """
-    if count() > 1 or threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def hear(number: int, _: object) -> None:
         if _heard:
             raise KeyboardInterrupt
         _heard.append(number)
 
+    elsewhere = count() > 1 or threading.current_thread() is not threading.main_thread()
+    with nullcontext() if elsewhere else _hearing(hear):
+        yield
+
+
+@contextmanager
+def _hearing(hear: Callable[[int, object], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM go to this for as long as the body runs; what was heard is then forgotten."""
     before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -280,16 +280,13 @@ def _data(
         row = []
         for c in range(channels):
             noisy, denoised, spread = (cut(stack, n, c, z) for stack in (frames, mean, std))
-            low, high = np.percentile(denoised, (0.1, 99.9))
-            margin = 0.1 * (high - low) + 1e-12
-            limits = [low - margin, high + margin]
-            reach = float(np.percentile(np.abs(noisy - denoised), 99.5)) or 1.0
+            limits, taken_away = greys(noisy, denoised)
             brightest = float(np.percentile(spread, 99.9)) or 1.0
             entry: dict[str, Any] = {
                 "noisy": _picture(noisy, "PNG", cut(sound, n, c, z)),
                 "denoised": _picture(denoised, "PNG", denoised),
                 "std": _picture(spread, "WEBP", spread),
-                "range": {"denoised": limits, "difference": [-reach, reach], "std": [0, brightest]},
+                "range": {"denoised": limits, "difference": taken_away, "std": [0, brightest]},
             }
             if samples is not None:
                 entry["samples"] = [_picture(one, "WEBP", one) for one in (cut(sample, n, c, z) for sample in samples)]
@@ -305,6 +302,14 @@ def _data(
         "views": views,
     }
     return json.dumps(found).replace("<", "\\u003c")
+
+
+def greys(noisy: np.ndarray, denoised: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The grey values shown black and white: of both images, by the denoised one, and of what was taken away."""
+    low, high = np.percentile(denoised, (0.1, 99.9))
+    margin = 0.1 * (high - low) + 1e-12
+    reach = float(np.percentile(np.abs(noisy - denoised), 99.5)) or 1.0
+    return (float(low - margin), float(high + margin)), (-reach, reach)
 
 
 def _picture(plane: np.ndarray, kind: Literal["PNG", "WEBP"], within: np.ndarray) -> dict[str, str | float]:

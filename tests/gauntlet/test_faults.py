@@ -210,8 +210,15 @@ def test_one_signal_ends_a_training_with_the_best_model(folder, number):
     run.send(number)
     assert run.end() == 0
     assert "--resume" in run.said
-    assert checkpoint.load(folder / "model.safetensors").steps > 0
+    steps = checkpoint.load(folder / "model.safetensors").steps
+    assert f"interrupted after {steps} steps" in run.said
     assert not hidden(folder)
+    written = (folder / "model.run.safetensors").stat().st_mtime_ns
+    again = Cosdd(folder, *LONG, "--resume")
+    assert again.until(lambda: (folder / "model.run.safetensors").stat().st_mtime_ns > written), again.complaints
+    again.send(signal.SIGINT)
+    assert again.end() == 0
+    assert f"continuing after {steps} steps" in again.said
     count("signals", "ended in order")
 
 
