@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Before anything imports the package.
-SHAPED = ["model", "latents", "estimates", "specimen", "calibration"]
+SHAPED = ["model", "latents", "estimates", "specimen", "calibration", "feed", "updates"]
 _hook = install_import_hook([f"cosdd.{room}" for room in SHAPED], "shapes.checked")
 
 import torch  # noqa: E402

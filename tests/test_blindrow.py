@@ -246,7 +246,7 @@ def test_a_row_is_not_seen_through_what_lies_outside_of_its_image():
 def test_saturated_pixels_teach_nothing():
     torch.manual_seed(0)
     model = trained_looking()
-    model.ceiling = (2.0,)
+    model.ceiling.fill_(2.0)
     gradients = []
     for wall in (2.0, 2.5):  # what stands in a saturated row is read by other rows, but is no evidence in its own
         x = torch.zeros(1, 1, 4, 16)

@@ -14,9 +14,23 @@ SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
 ROOMS = ["errors", "config", "overrides", "progress", "writing", "lazy", "zarray", "metadata", "omezarr", "axes"]
 ROOMS += ["tiff", "images", "specimen", "simulate", "metrics", "evaluation", "excerpts", "correlation", "inspection"]
-ROOMS += ["noisefloor", "outliers", "data", "preparation", "likeness", "device", "processes", "model", "tensorfile"]
-ROOMS += ["calibration", "checkpoint", "training", "snapshot", "generation", "latents", "estimates", "tiles", "pyramid"]
-ROOMS += ["sampling", "denoise", "recipe", "unfinished", "outputs", "workers", "checks", "report", "preview", "demo"]
+ROOMS += ["noisefloor", "outliers", "data", "preparation", "likeness", "device", "processes", "feed", "model"]
+ROOMS += ["updates", "tensorfile", "calibration", "checkpoint", "training", "snapshot", "generation", "latents"]
+ROOMS += [
+    "estimates",
+    "tiles",
+    "pyramid",
+    "sampling",
+    "denoise",
+    "recipe",
+    "unfinished",
+    "outputs",
+    "workers",
+    "checks",
+    "report",
+    "preview",
+    "demo",
+]
 ROOMS += ["commands", "witness", "cli_train", "cli", "__main__"]
 
 

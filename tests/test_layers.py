@@ -189,3 +189,13 @@ def test_what_lies_outside_of_an_image_is_no_copy_of_its_edge(dimensions):
     filled, known = layers.fill_missing(torch.where(outside, torch.nan, x))
     assert torch.equal(known, ~outside)
     assert torch.equal(filled, torch.where(outside, 0, x))
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_a_gpu_fills_missing_pixels_with_the_same_numbers(dimensions):
+    """There no count of them is asked for: a mean is formed around every pixel."""
+    x = torch.randn(2, 3, *[7] * dimensions)
+    x[torch.rand_like(x) < 0.3] = torch.nan
+    x[0, 0, ..., :3] = torch.nan  # whole neighbourhoods, at the border too
+    filled, known = layers.fill_missing(x)
+    assert torch.equal(layers._filled_everywhere(x, known), filled)

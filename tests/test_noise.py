@@ -1,14 +1,16 @@
 """The autoregressive noise decoder: what it sees, and that what it says is a probability."""
 
+import copy
 import math
 
 import pytest
 import torch
-from tiny import shaken
+from tiny import Repeated, shaken
 from torch.nn import functional as F
 
 from cosdd import config
 from cosdd.model import noise
+from cosdd.model.graph import Replay
 from cosdd.model.noise import LARGEST_SIGMA, CausalConvolution, NoiseDecoder, mixture_nll
 
 PAPER = {"layers": 8, "kernel": 5, "dilation": 2}
@@ -330,3 +332,36 @@ def test_draws_come_from_all_gaussians_of_the_mixture():
         near = values[(values - place).abs() < 4]
         assert len(near) / len(values) == pytest.approx(weight, abs=0.01)
         assert float(near.std()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_few_samples_at_a_time_are_replayed_on_a_gpu(monkeypatch):
+    """With new codes, numbers and shapes, and with other weights in the same place; other networks have their own."""
+    monkeypatch.setattr(noise, "REPLAYED", ("cpu",))
+    monkeypatch.setattr(noise, "LINES_AT_ONCE", {"cpu": 8})
+    monkeypatch.setattr(Repeated, "made", 0)
+    net, made = decoder(), []
+    net._replay = Replay(Repeated)
+    for width in (6, 6, 6, 9, 9):
+        code, shape = torch.randn(2, 2, 8, width), (2, 2, 1, 8, width)
+        given = code, torch.rand(shape), torch.randn(shape)
+        if width == 9:
+            shaken(net)
+        drawn = net.sample(*given)
+        made.append(Repeated.made)
+        with monkeypatch.context() as context:
+            context.setattr(noise, "REPLAYED", ())
+            assert torch.equal(net.sample(*given), drawn)
+    assert made == [1, 1, 1, 2, 2]  # of the four pieces of lines the second is recorded
+    other = copy.deepcopy(net)
+    other.sample(*given)
+    assert Repeated.made == 3
+
+
+def test_sampling_asks_the_host_for_nothing():
+    """Or it could not be recorded: a value that were read would raise."""
+    net = decoder().to("meta")
+    shape = (2, 1, 1, 4, 6)
+    columns = [torch.empty(6, 2, 4), torch.empty(6, 1, 2, 4), torch.empty(6, 1, 2, 4)]
+    drawn = net._sample_lines(*(t.to("meta") for t in columns))
+    assert drawn.device.type == "meta"
+    assert drawn.numel() == math.prod(shape)

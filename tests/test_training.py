@@ -199,7 +199,7 @@ def test_a_plateau_within_a_budget_goes_back_to_the_best_weights_at_a_smaller_ra
     assert same(weights(run), good)
     assert same(run.average, good)
     training.set_lr(run, 0.0)
-    assert training.lr(run) == pytest.approx(0.3 * 0.01)
+    assert run.lr == pytest.approx(0.3 * 0.01)
 
 
 def test_going_back_to_the_best_weights_does_not_undo_the_direct_denoiser(monkeypatch):

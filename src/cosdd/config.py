@@ -199,6 +199,11 @@ class Train(Section):
         description="Arithmetic inside the networks; auto is bfloat16 where the processor computes it natively.",
     )
 
+    graph: bool = Field(
+        default=True,
+        description="On a GPU, record updates of cosdd as a CUDA graph, which the host starts as one thing.",
+    )
+
     @model_validator(mode="after")
     def _some_budget(self) -> Train:
         if self.steps is None and self.time is None:

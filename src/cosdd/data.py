@@ -124,6 +124,16 @@ def _grey_step(samples: Sequence[Pixels], look_at: int = 200_000) -> float:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a crop lies, and along which axes of (c, *space) it is flipped."""
+
+    array: int
+    frame: int
+    window: tuple[slice, ...]  # of the space axes
+    flipped: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Frames:
     """Frames of one or several files, with what is needed to cut training crops from them.
 
@@ -174,13 +184,31 @@ class Frames:
         flips: letters of the axes along which crops may be flipped, such as "y". The noise axis is none of them
         unless the model of the noise is the same read backwards; rotations would change the noise in any case.
         """
-        rng = np.random.default_rng((seed, 2, step))
-        return self._crops(rng, self.train, count, edges, flips)
+        return self._crops(self.places(seed, step, count, edges, flips), edges)
+
+    def places(self, seed: int, step: int, count: int, edges: tuple[int, ...], flips: str) -> list[Place]:
+        """Where the crops of `batch` lie."""
+        return self._places(np.random.default_rng((seed, 2, step)), self.train, count, edges, flips)
+
+    def cut(self, place: Place) -> np.ndarray:
+        """The normalised pixels (c, *space) of a crop, float32, not flipped yet; NaN where one is missing."""
+        array, sizes = self.arrays[place.array], self.arrays[place.array].shape[2:]
+        # Whether a pixel is an outlier, its neighbours in the plane say, also those beyond the crop.
+        wide = [
+            slice(max(0, part.start - beyond), min(size, part.stop + beyond))
+            for part, size, beyond in zip(place.window, sizes, (0, 1, 1)[-len(sizes) :], strict=True)
+        ]
+        pixels = normalise(array[(place.frame, slice(None), *wide)][None], self.statistics, self.outliers)[0]
+        inside = (
+            slice(part.start - around.start, part.stop - around.start)
+            for part, around in zip(place.window, wide, strict=True)
+        )
+        return pixels[(slice(None), *inside)]
 
     def validation_crops(self, seed: int, count: int, edges: tuple[int, ...]) -> np.ndarray:
         """The same crops (count, c, *edges) every time, from held-out frames where there are any; never flipped."""
         rng = np.random.default_rng((seed, 3))
-        return self._crops(rng, self.validation or self.train, count, edges, "")
+        return self._crops(self._places(rng, self.validation or self.train, count, edges, ""), edges)
 
     def held_out(self, most: int, edges: tuple[int, ...]) -> Iterator[np.ndarray]:
         """A normalised crop (c, *space) of each held-out frame, or of so many of them, never flipped; NaN as above.
@@ -205,26 +233,31 @@ class Frames:
         mean, std = np.array(self.statistics.mean), np.array(self.statistics.std)
         return tuple(((self.outliers.ceiling - mean) / std).tolist())
 
-    def _crops(
+    def _crops(self, places: Sequence[Place], edges: tuple[int, ...]) -> np.ndarray:
+        # Filled up by mirror images, rows would know the noise of others.
+        crops = np.full((len(places), len(self.statistics.mean), *edges), np.nan, np.float32)
+        for crop, place in zip(crops, places, strict=True):
+            pixels = self.cut(place)
+            crop[(slice(None), *map(slice, pixels.shape[1:]))] = pixels
+            crop[...] = np.flip(crop, place.flipped).copy()
+        return crops
+
+    def _places(
         self,
         rng: np.random.Generator,
         frames: Sequence[tuple[int, int]],
         count: int,
         edges: tuple[int, ...],
         flips: str,
-    ) -> np.ndarray:
+    ) -> list[Place]:
         pixels = np.array([np.prod(self.arrays[a].shape[2:], dtype=float) for a, _ in frames])
-        chosen = rng.choice(len(frames), size=count, p=pixels / pixels.sum())
-        letters = "zyx"[-len(edges) :]
-        found = [_crop(rng, self.arrays[a], i, edges) for a, i in (frames[index] for index in chosen)]
-        # Filled up by mirror images, rows would know the noise of others.
-        crops = np.full((count, len(self.statistics.mean), *edges), np.nan, np.float32)
-        for crop, pixels in zip(crops, found, strict=True):
-            inside = (slice(None), *map(slice, pixels.shape[1:]))
-            crop[inside] = normalise(pixels[None], self.statistics, self.outliers)[0]
-            flipped = [1 + axis for axis, letter in enumerate(letters) if letter in flips and rng.random() < 0.5]
-            crop[...] = np.flip(crop, tuple(flipped)).copy()
-        return crops
+        chosen = [frames[index] for index in rng.choice(len(frames), size=count, p=pixels / pixels.sum())]
+        windows = [_window(rng, self.arrays[a].shape[2:], edges) for a, _ in chosen]
+        letters = list(enumerate("zyx"[-len(edges) :]))
+        flipped = [
+            tuple(1 + axis for axis, letter in letters if letter in flips and rng.random() < 0.5) for _ in chosen
+        ]
+        return [Place(a, i, window, axes) for (a, i), window, axes in zip(chosen, windows, flipped, strict=True)]
 
 
 def normalise(pixels: np.ndarray, statistics: Statistics, known: Outliers | None) -> np.ndarray:
@@ -255,6 +288,9 @@ def pieces(arrays: Sequence[Pixels], pixels: int = 1 << 21, edge: int = 256) -> 
 
 def _crop(rng: np.random.Generator, array: Pixels, frame: int, edges: tuple[int, ...]) -> np.ndarray:
     """A random crop (c, *edges) of a frame of (n, c, *space), as small as the frame where that is smaller."""
-    starts = [int(rng.integers(max(size - edge, 0) + 1)) for size, edge in zip(array.shape[2:], edges, strict=True)]
-    window = (slice(start, start + edge) for start, edge in zip(starts, edges, strict=True))
-    return array[(frame, slice(None), *window)]
+    return array[(frame, slice(None), *_window(rng, array.shape[2:], edges))]
+
+
+def _window(rng: np.random.Generator, space: Sequence[int], edges: tuple[int, ...]) -> tuple[slice, ...]:
+    starts = [int(rng.integers(max(size - edge, 0) + 1)) for size, edge in zip(space, edges, strict=True)]
+    return tuple(slice(start, min(start + edge, n)) for start, edge, n in zip(starts, edges, space, strict=True))

@@ -12,12 +12,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cosdd.errors import InputError
+
+Part = TypeVar("Part", np.ndarray, list)
 
 
 def count() -> int:
@@ -43,8 +46,11 @@ def _stated(torchrun: str, slurm: str, otherwise: int) -> int:
     return int(values[0]) if values else otherwise
 
 
-def part(crops: np.ndarray) -> np.ndarray:
-    """What this process takes of a batch. Raises InputError where it cannot be shared out evenly."""
+def part(crops: Part) -> Part:
+    """What this process takes of a batch, or of the places of its crops.
+
+    Raises InputError where it cannot be shared out evenly.
+    """
     if len(crops) % count():
         raise InputError(
             f"train.batch is {len(crops)}, which {count()} processes cannot share evenly: "

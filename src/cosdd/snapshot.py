@@ -17,9 +17,9 @@ from torch import Tensor
 from cosdd import tensorfile
 from cosdd.config import Config
 from cosdd.errors import InputError
-from cosdd.training import Run
+from cosdd.training import Run, read
 
-FORMAT = "cosdd-run-3"  # a new one whenever what a run needs, or does, is another
+FORMAT = "cosdd-run-4"  # a new one whenever what a run needs, or does, is another
 COUNTERS = ("step", "seconds", "skipped", "skipped_in_a_row", "best_evidence", "waited", "lr_scale", "history")
 
 
@@ -30,6 +30,7 @@ def path_for(model: Path) -> Path:
 
 def save(run: Run, path: Path) -> None:
     """Write the state of a run between two updates; it appears whole or not at all."""
+    read(run)
     tensors = {f"weights/{name}": value for name, value in run.network.state_dict().items()}
     tensors |= {f"average/{name}": value for name, value in run.average.items()}
     tensors |= {f"best/{name}": value for name, value in (run.best or {}).items()}
@@ -69,7 +70,8 @@ def restore(run: Run, path: Path) -> None:
         groups[group][name] = value
     run.network.load_state_dict(groups["weights"])
     device = run.fabric.device
-    run.average = {name: value.to(device) for name, value in groups["average"].items()}
+    for name, value in groups["average"].items():
+        run.average[name].copy_(value)
     run.best = {name: value.to(device) for name, value in groups["best"].items()} or None
     states: dict[int, dict[str, Tensor]] = {}
     for key, value in groups["optimiser"].items():

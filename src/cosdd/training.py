@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,19 +21,22 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
-from cosdd import calibration, config, noisefloor, processes
+from cosdd import calibration, config, feed, noisefloor, processes
 from cosdd.checkpoint import Checkpoint, evidence
 from cosdd.data import Frames
 from cosdd.device import arithmetic
 from cosdd.errors import InputError
+from cosdd.feed import Feed
 from cosdd.model import COSDD, BlindRow, build
 from cosdd.model.wavelets import WaveletLadder
+from cosdd.updates import Plain, Replayed, quiet
 
 VALIDATION_CROPS = 32
 PLATEAU_FACTOR = {"plateau": 0.1, "budget": 0.3}  # the rate falls to this share after a plateau
 SHORTEST_EPOCH = 50  # updates between validations of schedule plateau: fewer are no measure of a plateau
 PLATEAUS_IN_A_ROW = 2  # end a run of schedule plateau (supplement section 2.1)
 SETTLED = 0.5  # share of the budget before which no plateau counts
+UNREAD = 10  # updates of which the host may not know yet whether they were made
 TOO_MANY_SKIPPED = 20  # updates in a row that were not finite: back to the best weights, with smaller steps
 SMALLEST_SCALE = 0.02  # of the rate ends a run of schedule budget
 DIRECT_ENOUGH = 0.25  # share of its own time after which the direct denoiser is worth keeping
@@ -69,10 +71,11 @@ class Run:
     settings: config.Config
     frames: Frames
     fabric: Fabric
-    network: COSDD | BlindRow  # the plain module; ``wrapped`` is the same one behind Fabric
-    wrapped: torch.nn.Module
+    network: COSDD | BlindRow
     optimiser: torch.optim.Optimizer
     edges: tuple[int, ...]
+    feed: Feed
+    updates: Plain
     average: Weights  # moving average of the weights, or the weights themselves without one
     noise_variance: Tensor | None = None  # of each channel on the fixed crops, as measured across the rows
     notes: tuple[str, ...] = ()  # what the user should know before trusting the result
@@ -84,7 +87,9 @@ class Run:
     best: Weights | None = None
     best_evidence: float = -math.inf  # elbo, or log-likelihood where it is exact; nats per pixel
     waited: int = 0  # validations without gain
+    lr: float = 0.0  # of the last update
     lr_scale: float = 1.0  # falls at plateaus
+    unread: list[bool | Tensor] = field(default_factory=list)  # were the last updates made? See `read`
 
 
 def make_fabric(settings: config.Config) -> Fabric:
@@ -122,7 +127,7 @@ def start(settings: config.Config, frames: Frames) -> Run:
             start_wavelets(network, network.ladder, frames)
     elif network.anchor:
         notes = start_noise(network, frames)
-    network.ceiling = frames.ceiling()
+    network.ceiling.copy_(torch.tensor(frames.ceiling()))
     if settings.model.dimensions == 2:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = {"adamax": torch.optim.Adamax, "adam": torch.optim.Adam}[settings.train.optimiser]
@@ -131,7 +136,13 @@ def start(settings: config.Config, frames: Frames) -> Run:
     edges = frames.edges(settings.train.crop, network.stride if isinstance(network, COSDD) else 16)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     variance = noise_variance(frames, edges, settings) if isinstance(network, COSDD) else None
-    return Run(settings, frames, fabric, network, wrapped, wrapped_optimiser, edges, average, variance, notes)  # type: ignore[arg-type]
+    train, device = settings.train, fabric.device
+    # Stationary Gaussian noise is the same read backwards; noise of any shape is not.
+    flips = "xyz" if isinstance(network, BlindRow) else "xyz".replace(settings.model.noise_axis, "")
+    crops = feed.choose(frames, device, train.seed, train.batch, edges, flips)
+    by_itself = train.graph and device.type == "cuda" and isinstance(network, COSDD) and processes.count() == 1
+    updates = (Replayed if by_itself else Plain)(network, wrapped, wrapped_optimiser, fabric, train)  # type: ignore[arg-type]
+    return Run(settings, frames, fabric, network, wrapped_optimiser, edges, crops, updates, average, variance, notes)  # type: ignore[arg-type]
 
 
 def noise_variance(frames: Frames, edges: tuple[int, ...], settings: config.Config) -> Tensor | None:
@@ -199,7 +210,7 @@ def fit(run: Run) -> Iterator[Record]:
             run.seconds += time.perf_counter() - began
             # Again: whoever ends by a clock of its own leaves the others waiting for its gradients.
             (run.seconds,) = processes.agreed([run.seconds], run.fabric.device)
-        yield Record(run.step, run.seconds, min(after, 1.0), lr(run), losses, validation)
+        yield Record(run.step, run.seconds, min(after, 1.0), run.lr, losses, validation)
         if told_to_end:  # each of several processes, after the same update
             processes.leave()
             raise processes.Asked
@@ -220,14 +231,6 @@ def progress(run: Run) -> float:
     return run.seconds / train.time
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Lightning looks for a loop of its own kind; ours is in plain sight. Never around a yield: see ``fit``."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning_fabric")
-        yield
-
-
 def set_lr(run: Run, share: float) -> None:
     train = run.settings.train
     if train.schedule == "plateau":
@@ -236,60 +239,39 @@ def set_lr(run: Run, share: float) -> None:
         # Rise, then a cosine to zero that ends with the budget: the average settles with it.
         rise = min(1.0, (share + 1e-3) / max(train.warmup, 1e-3))
         scale = rise * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))) * run.lr_scale
+    run.lr = train.lr * scale
     for group in run.optimiser.param_groups:
-        group["lr"] = train.lr * scale * group.get("lr_scale", 1.0)
+        wanted = run.lr * group.get("lr_scale", 1.0)
+        if isinstance(group["lr"], Tensor):  # where a recorded update finds it
+            group["lr"].fill_(wanted)
+        else:
+            group["lr"] = wanted
 
 
-def lr(run: Run) -> float:
-    return run.optimiser.param_groups[0]["lr"]
-
-
-@quiet()
 def update(run: Run, share_used: float) -> dict[str, Tensor]:
-    """One summed loss, one backward, one optimiser step.
-
-    The three networks' gradients are disjoint, so this equals three optimisers, one for each (method 2.3, 2.4).
-    """
-    train, model = run.settings.train, run.settings.model
-    # Stationary Gaussian noise is the same read backwards; noise of any shape is not.
-    flips = "xyz" if isinstance(run.network, BlindRow) else "xyz".replace(model.noise_axis, "")
-    batch = run.frames.batch(train.seed, run.step, train.batch, run.edges, flips)
-    crops = torch.from_numpy(processes.part(batch)).to(run.fabric.device)
+    """One update of the weights; returns its losses."""
+    crops = run.feed(run.step)
     # Latent noise, like the crops, depends on seed and step alone.
-    torch.manual_seed((train.seed * 1_000_003 + run.step) % 2**63)
-    run.optimiser.zero_grad(set_to_none=True)
-    buffers = {name: buffer.clone() for name, buffer in run.network.named_buffers()}
-    total: dict[str, Tensor] = {}
-    # Blind-row models draw no latents.
-    together = {"draw": processes.part_of_noise()} if processes.count() > 1 and isinstance(run.network, COSDD) else {}
-    for part in crops.chunk(min(train.virtual_batches, train.batch)):
-        with arithmetic(train.precision, run.fabric.device):
-            terms = run.wrapped(part, share_used, **together)
-        share = len(part) / len(crops)
-        run.fabric.backward(terms["loss"] * share)
-        for name, value in terms.items():
-            total[name] = total.get(name, 0) + value.detach() * share  # type: ignore[assignment]
-    if train.clip is not None:
-        norm = run.fabric.clip_gradients(
-            run.wrapped,
-            run.optimiser,
-            max_norm=train.clip,
-            error_if_nonfinite=False,  # type: ignore[arg-type]
-        )
-    else:
-        norm = torch.nn.utils.get_total_norm([p.grad for p in run.network.parameters() if p.grad is not None])
-    if norm is not None and not torch.isfinite(norm):
-        run.skipped += 1  # one bad batch must not cost the run
-        for name, buffer in run.network.named_buffers():
-            buffer.copy_(buffers[name])  # nor spoil the statistics of batch norm
-        run.skipped_in_a_row += 1
-        if run.skipped_in_a_row % TOO_MANY_SKIPPED == 0:  # it is not the batch: the weights have gone astray
+    torch.manual_seed((run.settings.train.seed * 1_000_003 + run.step) % 2**63)
+    losses, made = run.updates.step(crops, share_used)
+    run.unread.append(made)
+    if isinstance(made, bool) or len(run.unread) == UNREAD:
+        read(run)
+    return losses
+
+
+def read(run: Run) -> None:
+    """Look at whether the last updates were made; where the device decided that, this waits for it."""
+    if not run.unread:
+        return
+    made = torch.stack([torch.as_tensor(each) for each in run.unread]).tolist()
+    run.unread.clear()
+    for each in made:
+        run.skipped += not each
+        run.skipped_in_a_row = 0 if each else run.skipped_in_a_row + 1
+        if not each and run.skipped_in_a_row % TOO_MANY_SKIPPED == 0:  # not the batch: the weights have gone astray
             run.lr_scale *= PLATEAU_FACTOR["budget"]
             back_to_best(run)
-    else:
-        run.skipped_in_a_row = 0
-        run.optimiser.step()
-    return total
 
 
 @torch.no_grad()
@@ -336,6 +318,7 @@ def validate(run: Run, alone: bool = False) -> dict[str, float]:
 
     ``alone``: without the other processes, if there are any, which may have ended.
     """
+    read(run)
     train = run.settings.train
     crops = torch.from_numpy(run.frames.validation_crops(train.seed, VALIDATION_CROPS, run.edges))
     torch.manual_seed(train.seed)
@@ -348,7 +331,7 @@ def validate(run: Run, alone: bool = False) -> dict[str, float]:
                 sums[name] = sums.get(name, 0.0) + value * len(part) / len(crops)
     if not alone:
         sums = dict(zip(sums, processes.agreed(list(sums.values()), run.fabric.device), strict=True))
-    entry = {"step": float(run.step), "seconds": run.seconds, "lr": lr(run), **sums}
+    entry = {"step": float(run.step), "seconds": run.seconds, "lr": run.lr, **sums}
     run.history.append(entry)
     if evidence(sums) > run.best_evidence:
         run.best_evidence, run.waited = evidence(sums), 0
@@ -379,7 +362,8 @@ def back_to_best(run: Run) -> None:
         # All but the direct denoiser, which may not have been trained yet when they were the best.
         direct = {name: value for name, value in run.network.state_dict().items() if name.startswith("direct.")}
         run.network.load_state_dict(run.best | direct)
-        run.average = {name: value.clone() for name, value in (run.best | direct).items()}
+        for name, value in (run.best | direct).items():
+            run.average[name].copy_(value)
 
 
 def nothing_left(run: Run) -> bool:

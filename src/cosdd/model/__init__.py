@@ -74,7 +74,9 @@ class COSDD(nn.Module):
             if wavelets:
                 start_at_zero(self.direct.head)
         # Nothing is learned from pixels at or above this value: there the detector saturates.
-        self.ceiling: tuple[float, ...] = (torch.inf,) * s.channels
+        self.ceiling: Tensor
+        # On the CPU also where shapes alone are asked for: no file will fill it in.
+        self.register_buffer("ceiling", torch.full((s.channels,), torch.inf, device="cpu"), persistent=False)
 
     @property
     def stride(self) -> int:
@@ -101,13 +103,13 @@ class COSDD(nn.Module):
         the training budget that is used: latents and direct denoiser join in when those before them have settled.
         """
         x, known = fill_missing(x)
-        trusted = known & (x < x.new_tensor(self.ceiling).reshape(-1, *[1] * self.settings.dimensions))
+        trusted = known & (x < self.ceiling.reshape(-1, *[1] * self.settings.dimensions))
 
         def mean(values: Tensor, where: Tensor = trusted) -> Tensor:
             return (values * where).sum() / where.sum().clamp_min(1)
 
         # Wavelets speak from the start. What the noise decoder could not explain yet would go into them, for good.
-        alone = self.centred and progress < self.settings.latents_from
+        alone, directly = self.phase(progress)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not alone):
             code, kl_sums = self.ladder.top_down(self.ladder.bottom_up(x), draw)
         kl_levels = torch.stack(kl_sums) / trusted.sum().clamp_min(1)  # the bound is one for the pixels that count
@@ -125,10 +127,15 @@ class COSDD(nn.Module):
             "signal_channels": ((taken_away * trusted).sum(pixels) / trusted.sum(pixels).clamp_min(1)).detach(),
         }
         terms["loss"] = terms["signal"] - terms["elbo"]
-        if self.direct is not None and progress >= self.settings.direct_from:
+        if directly:
             terms["direct"] = mean((self.directly(x) - clean.detach()).square(), known)
             terms["loss"] = terms["loss"] + terms["direct"]
         return terms
+
+    def phase(self, progress: float) -> tuple[bool, bool]:
+        """Does the noise decoder learn alone, and does the direct denoiser learn, at this share of the budget?"""
+        alone = self.centred and progress < self.settings.latents_from
+        return alone, self.direct is not None and progress >= self.settings.direct_from
 
     @property
     def bytes_per_pixel(self) -> int:

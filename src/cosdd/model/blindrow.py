@@ -162,7 +162,9 @@ class BlindRow(nn.Module):
         self.factor = nn.Parameter(torch.full((channels, len(widths), 1), 0.1))
         self.noise = RowNoise(channels)
         # Nothing is learned from pixels at or above this value: there the detector saturates.
-        self.ceiling: tuple[float, ...] = (math.inf,) * channels
+        self.ceiling: Tensor
+        # On the CPU also where shapes alone are asked for: no file will fill it in.
+        self.register_buffer("ceiling", torch.full((channels,), math.inf, device="cpu"), persistent=False)
 
     def prior(
         self, x: Float[Tensor, "b c *space"], offset: int
@@ -202,7 +204,7 @@ class BlindRow(nn.Module):
         so `loss` also holds the noise at what was measured across the rows.
         """
         x, known = fill_missing(x)
-        trusted = known & (x < x.new_tensor(self.ceiling).reshape(-1, *[1] * self.dimensions))
+        trusted = known & (x < self.ceiling.reshape(-1, *[1] * self.dimensions))
         x, trusted = x.movedim(self.axis, -1), trusted.movedim(self.axis, -1)
         offset = int(torch.randint(min(self.period, x.shape[-2]), ()))
         mean, factors = self.prior(x, offset)

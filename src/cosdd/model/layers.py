@@ -23,6 +23,8 @@ def fill_missing(x: Float[Tensor, "b c *space"]) -> tuple[Float[Tensor, "b c *sp
     0 where half of the neighbours miss too, as outside of an image: a mean of its last row would repeat the noise.
     """
     known = ~torch.isnan(x)
+    if x.device.type != "cpu":  # a count of what is missing would have to come from the device
+        return _filled_everywhere(x, known), known
     if known.all():
         return x, known
     batch, channel, *position = (~known).nonzero(as_tuple=True)
@@ -40,6 +42,23 @@ def fill_missing(x: Float[Tensor, "b c *space"]) -> tuple[Float[Tensor, "b c *sp
     filled = x.clone()
     filled[batch, channel, *position] = torch.where(count > missing, total / count.clamp_min(1), 0)
     return filled, known
+
+
+def _filled_everywhere(
+    x: Float[Tensor, "b c *space"], known: Bool[Tensor, "b c *space"]
+) -> Float[Tensor, "b c *space"]:
+    """The image of `fill_missing`, from means of neighbours around every pixel, also those that need none."""
+    pads, space = [1, 1] * (x.dim() - 2), x.shape[2:]
+    values, seen, missing = (
+        F.pad(t, pads) for t in (torch.where(known, x, 0), known.to(x.dtype), (~known).to(x.dtype))
+    )
+    total, count, unseen = torch.zeros_like(x), torch.zeros_like(x), torch.full_like(x, -1)  # less the pixel itself
+    for step in product(range(3), repeat=len(space)):
+        near = (..., *(slice(s, s + size) for s, size in zip(step, space, strict=True)))
+        total += values[near]
+        count += seen[near]
+        unseen += missing[near]
+    return torch.where(known, x, torch.where(count > unseen, total / count.clamp_min(1), 0))
 
 
 def convolution(
