@@ -132,3 +132,25 @@ def test_regions_without_noise_do_not_harm_the_anchor():
     assert all(torch.isfinite(parameter).all() for parameter in noise.parameters())
     variance = noise.covariance(torch.zeros(1, 1, 4)).diagonal(dim1=-2, dim2=-1).mean().item()
     assert variance == pytest.approx(1, rel=0.25)
+
+
+def test_a_search_that_goes_astray_leaves_the_best_that_it_saw(monkeypatch):
+    """A few small noisy frames with one bad byte were enough for steps that no number can hold."""
+    rng = np.random.default_rng(0)
+    noise = started(clean(rng) + 0.5 * rng.normal(size=(12, 1, 128, 128)))
+    good, why = float(noise.mismatch().detach()), "value cannot be converted to type float without overflow"
+
+    def astray(self, closure):
+        closure()
+        with torch.no_grad():
+            for parameter in self.param_groups[0]["params"]:
+                parameter.fill_(80.0)
+        closure()
+        raise RuntimeError(why)
+
+    monkeypatch.setattr(torch.optim.LBFGS, "step", astray)
+    noise._approach()
+    assert float(noise.mismatch().detach()) == good
+    why = "out of memory"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        noise._approach()

@@ -226,17 +226,29 @@ class RowNoise(nn.Module):
         self._approach()
 
     def _approach(self) -> None:
+        """Go where `mismatch` is least, of all the places that the search comes by."""
         parameters = [p for p in self.parameters() if p.requires_grad]
         optimiser = torch.optim.LBFGS(parameters, max_iter=200, history_size=20, line_search_fn="strong_wolfe")
+        least, there = math.inf, [p.detach().clone() for p in parameters]
 
         def evaluated() -> Tensor:
+            nonlocal least, there
             optimiser.zero_grad()
             mismatch = self.mismatch()
             mismatch.backward()
+            if (value := float(mismatch.detach())) < least:
+                least, there = value, [p.detach().clone() for p in parameters]
             return mismatch
 
-        optimiser.step(evaluated)  # type: ignore[arg-type]
+        try:
+            optimiser.step(evaluated)  # type: ignore[arg-type]
+        except RuntimeError as error:  # where hardly anything is left to gain, a step may become too long for a number
+            if "overflow" not in str(error):
+                raise
         optimiser.zero_grad()
+        with torch.no_grad():
+            for parameter, best in zip(parameters, there, strict=True):
+                parameter.copy_(best)
 
     def mismatch(self) -> Float[Tensor, ""]:
         """Squared difference to the measured noise, relative to its variance; 0 where none was measured.
