@@ -1,10 +1,16 @@
-"""All that is measured on a GPU, in one command and ten minutes: ``python -m benchmarks.gpu [--minutes 8]``.
+"""All that is measured on a GPU, in one command and ten minutes.
+
+python -m benchmarks.gpu [--minutes 8] [--checkout FOLDER]
 
 Needs no data: specimens of our own under the noise of ``cosdd simulate``. In order, each kept as soon as it is
 there, so that what is cut off by a time limit is only the rest:
 
 checks      loss terms and denoised images of both methods on the CPU and on the GPU, float32: largest difference
-training    updates and crops per second of each preset, and its peak memory
+graph       the losses of 40 updates of cosdd, plain and recorded as a CUDA graph: largest difference
+training    updates and crops per second of each preset, plain and recorded, in turn, and its peak memory
+theirs      with --checkout (see benchmarks.training): crops per second of the authors' code at 14 levels, 64 filters,
+            256 x 256, as shipped (4 x 4 crops, recomputation) and with its best flags (16 at once, none), and of a
+            network of ours of that size, in turn
 denoising   megapixels per second of each method, 1024 x 1024
 noise       seconds for 1000 noisy versions of a 256 x 256 image by `generate`
 sampler     the same without what is around it: 10,000 samples of one code, of the decoders of two presets, and a
@@ -30,6 +36,7 @@ from torch import Tensor
 
 import cosdd
 from benchmarks.record import RESULTS, machine, origin
+from benchmarks.training import modules
 from cosdd import config, data, device, generation, metrics, simulate, training
 from cosdd.checkpoint import Checkpoint
 from cosdd.data import Frames
@@ -40,6 +47,7 @@ from cosdd.specimen import specimen
 PRESETS = {
     "blind-row": ("tiny", {"method": "blind-row"}),
     "cosdd tiny": ("tiny", {"method": "cosdd"}),
+    "fast": ("fast", {}),
     "small": ("small", {}),
     "large": ("large", {}),
 }
@@ -48,6 +56,7 @@ PRESETS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--checkout", type=Path, help="folder of the authors' code")
     asked = parser.parse_args()
     began = time.perf_counter()
     path = Path(os.environ.get("OUT", RESULTS)) / "gpu.json"
@@ -62,12 +71,16 @@ def main() -> None:
         print(f"{time.perf_counter() - began:6.1f} s  {name}: {result}", flush=True)
 
     keep("checks", {name: check(name, noisy["stripe"]) for name in ("blind-row", "cosdd tiny")})
+    for name in ("cosdd tiny",) if quick else ("cosdd tiny", "fast"):
+        keep(f"graph {name}", attempt(lambda name=name: recorded(name, noisy["stripe"], 8 if quick else 40)))
     for name in list(PRESETS)[:2] if quick else PRESETS:
-        keep(f"training {name}", attempt(lambda name=name: throughput(name, noisy["stripe"], 2 if quick else 10)))
+        keep(f"training {name}", attempt(lambda name=name: throughput(name, noisy["stripe"], 1 if quick else 4)))
+    if asked.checkout is not None:
+        keep("theirs", attempt(lambda: beside_theirs(asked.checkout, quick)))
     for name in ("blind-row", "cosdd tiny"):
         keep(f"denoising {name}", attempt(lambda name=name: denoising(name, 256 if quick else 1024)))
     keep("noise", attempt(lambda: sampling(noisy["stripe"], 4 if quick else 1000)))
-    for name in ("cosdd tiny",) if quick else ("cosdd tiny", "large"):
+    for name in ("cosdd tiny",) if quick else ("cosdd tiny", "fast", "large"):
         keep(f"sampler {name}", attempt(lambda name=name: sampler(name, 8 if quick else 10_000)))
     jobs = [(name, kind) for kind in noisy for name in ("blind-row", "cosdd tiny")]
     for number, (name, kind) in enumerate(jobs):
@@ -126,27 +139,116 @@ def check(name: str, noisy: np.ndarray) -> dict[str, float]:
     }
 
 
-def throughput(name: str, noisy: np.ndarray, seconds: float) -> dict[str, float]:
-    run = started(name, noisy, time=3600)
+def recorded(name: str, noisy: np.ndarray, updates: int) -> dict[str, float]:
+    """How far losses are apart, relative to the elbo, after some updates; and whether they were recorded at all."""
+    elbos, kinds = [], []
+    for graph in (False, True):
+        run = started(name, noisy, precision="float32", steps=updates, graph=graph)
+        elbos.append([float(record.losses["elbo"]) for record in training.fit(run)])
+        kinds.append(getattr(run.updates, "_recording", None) is not None)
+    apart = np.abs(np.subtract(*elbos)) / np.abs(elbos[0]).clip(0.1)
+    return {"largest": float(apart.max()), "last": float(apart[-1]), "recorded": kinds[1]}
+
+
+def throughput(name: str, noisy: np.ndarray, seconds: float, turns: int = 2) -> dict[str, Any]:
+    """The median of the turns, of updates with the direct denoiser where there is one."""
+    runs = {graph: started(name, noisy, time=3600, graph=graph) for graph in (False, True)}
+    rates: dict[bool, list[float]] = {graph: [] for graph in runs}
+    for _ in range(turns):
+        for graph, run in runs.items():
+            rates[graph].append(rate(lambda run=run: one_update(run), seconds))
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    for _ in range(5):
-        training.update(run, 0.7)  # with the direct denoiser
-    synchronise()
-    began, updates = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        training.update(run, 0.7)
-        run.step += 1
-        updates += 1
-    synchronise()
-    took = time.perf_counter() - began
+        one_update(runs[True])
     memory = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+    plain, graph = (float(np.median(rates[kind])) for kind in (False, True))
     return {
-        "updates_per_second": round(updates / took, 2),
-        "crops_per_second": round(updates * run.settings.train.batch / took, 1),
-        "crop": run.edges[0],
+        "updates_per_second": round(graph, 2),
+        "updates_per_second_plain": round(plain, 2),
+        "crops_per_second": round(graph * runs[True].settings.train.batch, 1),
+        "crop": runs[True].edges[0],
         "memory_gb": round(memory, 2),
     }
+
+
+def one_update(run: training.Run) -> None:
+    training.update(run, 0.7)
+    run.step += 1
+    training.follow(run)
+
+
+def rate(job: Callable[[], Any], seconds: float) -> float:
+    """How often in a second, once warm."""
+    for _ in range(5 if torch.cuda.is_available() else 1):
+        job()
+    synchronise()
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        job()
+        count += 1
+    synchronise()
+    return count / (time.perf_counter() - began)
+
+
+def beside_theirs(checkout: Path, quick: bool) -> dict[str, Any]:
+    """Crops per second in training, of random pixels: how quick it is does not depend on them."""
+    edge, levels, filters, seconds, turns = (64, 6, 32, 1, 1) if quick else (256, 14, 64, 6, 3)
+    where, found = device.best(), {}
+    noisy = np.random.default_rng(0).normal(size=(32, edge, edge)).astype(np.float32)
+    model = {
+        "levels": levels, "features": filters, "max_features": filters, "latents": filters // 2,
+        "final_latents": filters, "signal_features": filters, "direct": True, "direct_from": 0.0,
+        "direct_features": filters,
+    }  # fmt: skip
+    asked = config.build("small", {"model": model, "train": {"crop": edge, "batch": 16, "virtual_batches": 1}})
+    run = training.start(asked, Frames.split([noisy[:, None]], 0.1, 0))
+    jobs: dict[str, Callable[[], Any]] = {"ours": lambda: one_update(run)}
+    for name, parts in (("as shipped", 4), ("best flags", 1)):
+        step = their_update(checkout, edge, levels, filters, parts)
+        jobs[name] = lambda step=step: step(torch.randn(16, 1, edge, edge, device=where))
+    for _ in range(turns):
+        for name, job in jobs.items():
+            found.setdefault(name, []).append(round(16 * rate(job, seconds), 1))
+    medians = {name: float(np.median(values)) for name, values in found.items()}
+    quicker = {f"times {name}": round(medians["ours"] / medians[name], 2) for name in list(jobs)[1:]}
+    return {"crops_per_second": found, "edge": edge, "levels": levels, "filters": filters} | quicker
+
+
+def their_update(checkout: Path, edge: int, levels: int, filters: int, parts: int) -> Callable[[Tensor], None]:
+    """One update of 16 crops by their modules, in the order of their training step, as benchmarks.training has it."""
+    settings = {
+        "data": {"number-dimensions": 2},
+        "hyper-parameters": {
+            "number-layers": levels, "s-code-channels": filters, "number-gaussians": 5, "noise-direction": "x",
+            "scale-initialisation": False,
+        },
+        "train-parameters": {"crop-size": [edge, edge], "use-direct-denoiser": True, "direct-denoiser-loss": "MSE"},
+    }  # fmt: skip
+    networks = [network.to(device.best()) for network in modules(checkout)[1](settings, 1)]
+    for network in networks:
+        for module in network.modules():
+            if hasattr(module, "checkpointed"):
+                module.checkpointed = parts > 1
+    ladder, decoder, signal, direct = networks
+    weights = [*ladder.parameters(), *decoder.parameters()], signal.parameters(), direct.parameters()
+    optimisers = [torch.optim.Adamax(parameters) for parameters in weights]
+
+    def update(crops: Tensor) -> None:
+        for x in crops.chunk(parts):
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):  # elsewhere emulated
+                encoded = ladder(x)
+                code = encoded["s_code"]
+                nll = -decoder.loglikelihood(x, decoder(x, code)).mean()
+                bound = nll + ladder.kl_divergence(encoded["q_list"], encoded["p_list"]) / x.numel()
+                clean = signal(code.detach())
+                losses = bound, signal.loss(x, clean).mean(), direct.loss(clean.detach(), direct(x)).mean()
+            for loss in losses:
+                loss.backward()
+        for optimiser in optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
+
+    return update
 
 
 def denoising(name: str, edge: int) -> dict[str, float]:
