@@ -9,7 +9,8 @@ it is driven as theirs is.
 
 speed    an image of 512 x 512, the two codes by turns, medians. MMSE-100 is extrapolated: a hundred times one sample of
          theirs, 12.5 times eight of ours (which counts the first way up of ours more often than it is gone)
-memory   the mean of 100 samples of that image, all of them drawn, and the direct denoiser; each in a process of its own
+memory   the mean of 100 samples of that image, and the direct denoiser; each in a process of its own. Eight samples are
+         drawn; theirs keeps a hundred until they are averaged, here copies of them, ours keeps none
 large    one sample of theirs and two of ours of a large image, extrapolated as above (of ours too much: eight share
          a way up), and the direct denoisers; theirs of the whole image if that fits into `--limit`, else of one of the
          patches into which its setting patch-size cuts an image (they do not overlap, so they leave seams)
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -53,6 +55,8 @@ NETWORK = {
 EDGE, PATCH = 512, 2048  # pixels; of the small image, and of a patch of the large one
 SAMPLES, FEW, MANY = 8, 2, 100  # of ours: they share one way up; of the large image; of a mean
 PARTS = ("speed", "memory", "large")
+BOTH = ("theirs", "ours")
+WAYS = {"mean of 100 samples": BOTH, "direct denoiser": ("their direct", "our direct")}
 PICTURE = figures.IMAGES.parent / "inference.svg"
 Jobs = dict[str, Callable[[int], object]]  # what is measured, by name; given the number of samples
 
@@ -88,19 +92,21 @@ def jobs(checkout: Path, edge: int, precision: str, only: str = "") -> Jobs:
     noisy = np.random.default_rng(0).normal(size=(edge, edge)).astype(np.float32)
     image = torch.from_numpy(noisy)[None, None].to(where)
     found: Jobs = {}
-    if only in ("", "theirs", "their direct"):
+    if not only.startswith("our"):
         ladder, signal, direct = (network.to(where) for network in theirs(checkout))
 
-        def drawn(count: int) -> object:
+        def drawn(count: int, kept: int = 0) -> object:
             with device.arithmetic(precision, where):
-                return torch.stack([signal(ladder(image)["s_code"]) for _ in range(count)]).mean(0).float().cpu()
+                samples = [signal(ladder(image)["s_code"]) for _ in range(count)]
+                samples += [samples[0].clone() for _ in range(kept - count)]
+                return torch.stack(samples).mean(0).float().cpu()
 
         def directly(_: int) -> object:
             with device.arithmetic(precision, where):
                 return direct(image).float().cpu()
 
-        found |= {"theirs": drawn, "their direct": directly}
-    if only != "theirs" and only != "their direct":
+        found |= {"theirs": drawn, "theirs kept": lambda count: drawn(count, MANY), "their direct": directly}
+    if not only.startswith("their"):
         model = ours(precision)
         network = model.checkpoint.network.to(where)
         padded, window = network.padded(image)
@@ -207,29 +213,32 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def memory(asked: argparse.Namespace) -> dict[str, Any]:
-    """MMSE-100 not extrapolated, too."""
-    counts = {"theirs": MANY, "ours": MANY, "their direct": 1, "our direct": 1}
-    return {who: apart(asked, who, EDGE, count) for who, count in counts.items()}
+    """Of a mean of 100 samples and of the direct denoisers."""
+    ways = {"theirs": "theirs kept", "ours": "ours", "their direct": "their direct", "our direct": "our direct"}
+    return {who: apart(asked, way, EDGE, 1 if "direct" in who else SAMPLES) for who, way in ways.items()}
 
 
 def large(asked: argparse.Namespace) -> dict[str, Any]:
-    """Both codes and a large image; none may take more memory than the limit."""
+    """A large image, and no more memory than the limit."""
     where = device.best()
     free = round(device.free_memory(where) / 1e9, 1)
     if where.type == "cpu" and free < asked.limit:
         sys.exit(f"error: {free} GB of memory are free: give --limit what may be taken of them")
     limit = asked.limit if where.type == "cpu" else free
-    found: dict[str, Any] = {"edge": asked.edge, "limit_gb": limit}
-    whole = apart(asked, "theirs", asked.edge, 1, limit)
-    patches = 1
-    if whole.get("out_of_memory"):
-        found["whole"], patches = whole, -((-asked.edge // PATCH) ** 2)
-        whole = apart(asked, "theirs", PATCH, 1, limit)
-    found["theirs"] = whole | {"patches": patches}
-    found["their direct"] = apart(asked, "their direct", whole["edge"], 1, limit) | {"patches": patches}
-    found["our direct"] = apart(asked, "our direct", asked.edge, 1, limit)
-    found["ours"] = apart(asked, "ours", asked.edge, FEW, limit)
-    for who in ("theirs", "their direct", "our direct", "ours"):
+    found: dict[str, Any] = {"limit_gb": limit}
+    if "theirs" in asked.codes:
+        run, patches = apart(asked, "theirs", asked.edge, 1, limit), 1
+        if run.get("out_of_memory"):
+            found["whole"], patches = run, math.ceil(asked.edge / PATCH) ** 2
+            run = apart(asked, "theirs", PATCH, 1, limit)
+            if "seconds" not in run:
+                sys.exit(f"error: not even a patch of {PATCH} pixels fits into {limit:g} GB: raise --limit")
+        found["theirs"] = run | {"patches": patches}
+        found["their direct"] = apart(asked, "their direct", run["edge"], 1, limit) | {"patches": patches}
+    if "ours" in asked.codes:
+        found["ours"] = apart(asked, "ours", asked.edge, FEW, limit)
+        found["our direct"] = apart(asked, "our direct", asked.edge, 1, limit)
+    for who in {*WAYS["mean of 100 samples"], *WAYS["direct denoiser"]} & {*found}:
         run = found[who]
         times = run.get("patches", 1) * (1 if "direct" in who else MANY / run["samples"])
         run["seconds_of_the_image"] = float(f"{run['seconds'] * times:.4g}")
@@ -272,10 +281,6 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
 
 
-BOTH = ("theirs", "ours")
-WAYS = {"mean of 100 samples": BOTH, "direct denoiser": ("their direct", "our direct")}
-
-
 def rows(results: dict[str, Any]) -> list[Row]:
     """All that was measured; memory that did not suffice is told as the limit."""
     told: list[Row] = []
@@ -294,7 +299,9 @@ def rows(results: dict[str, Any]) -> list[Row]:
         timed(f"{of}: direct denoiser", [found["direct_seconds"][who]["median"] for who in BOTH])
     for part in ("memory", "large"):
         runs = results.get(part, {})
-        for way, pair in WAYS.items() if runs else ():
+        for way, pair in WAYS.items():
+            if not {*pair} <= {*runs}:
+                continue
             theirs, ours = (runs[who] for who in pair)
             of, patches = f"{ours['edge']} x {ours['edge']}", theirs.get("patches", 1)
             one, other = ((run["memory_gb"], f"{run['memory_gb']:.2f} GB") for run in (theirs, ours))
@@ -304,16 +311,17 @@ def rows(results: dict[str, Any]) -> list[Row]:
             ratio, limit = "", runs.get("limit_gb", 0)
             if patches > 1:
                 one = one[0], f"{one[1]} for a patch"
-                if way == "mean of 100 samples":
+                if pair == BOTH:
                     one, ratio = (limit, f"over {limit:g} GB, {one[1]}"), f"over {limit / other[0]:.1f}"
-            told.append(Row(f"{of}: memory, {way}", one, other, ratio))
+            few = part == "large" and pair == BOTH  # not a hundred of theirs were kept
+            told.append(Row(f"{of}: memory, {'while sampling' if few else way}", one, other, ratio))
     return told
 
 
 def lines(entry: Entry) -> list[str]:
     """What it found, for docs/benchmarks.md."""
     results = entry["results"]
-    found, once, big = (results.get(part) for part in PARTS)
+    found, once, big = (results.get(part, {}) for part in PARTS)
     hundred, work, small = found["mmse_100_seconds"], found["gflop_of_one_sample"], f"{found['edge']} x {found['edge']}"
     clock = "by the clock" if entry["machine"]["gpu"] else "of the processor, one thread"
     told = [
@@ -333,16 +341,17 @@ def lines(entry: Entry) -> list[str]:
     ]
     if once:
         told[-1] += (
-            f" Where memory was measured all 100 were drawn, in {_time(once['theirs']['seconds'])} and "
-            f"{_time(once['ours']['seconds'])}; of the memory {once['ours']['before_gb']:.2f} GB are there before an "
-            "image is."
+            f" Memory: {once['theirs']['samples']} samples were drawn; of theirs, which keeps them all until they are "
+            f"averaged, copies are kept for the rest. {once['ours']['before_gb']:.2f} GB are there before the image is."
         )
-    if big:
-        count = big["ours"]["samples"]
+    if {*BOTH} <= {*big}:
+        kept = 2 * MANY * 4 * big["ours"]["edge"] ** 2 / 1e9
         told[-1] += (
-            f" Of the large image {count} of ours were drawn: too long a time, as it counts a way up for each {count}."
+            f" Of the large image {big['ours']['samples']} of ours were drawn, which makes its time too long. What was "
+            "measured does not hold the hundred samples of it that theirs would keep: while they are averaged, these "
+            f"take another {kept:.1f} GB, twice in float32."
         )
-    if big and "whole" in big:
+    if {"whole", "theirs"} <= {*big}:
         patch = f"{big['theirs']['edge']} x {big['theirs']['edge']}"
         told[-1] += (
             f" Their model cannot take that image whole in {big['limit_gb']:g} GB. Its setting `patch-size` cuts images"
@@ -378,8 +387,9 @@ def main() -> None:
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--codes", nargs="+", default=BOTH, choices=BOTH, help="that see the large image")
     parser.add_argument("--edge", type=int, default=4096, help="of the large image")
-    parser.add_argument("--limit", type=float, default=14.0, help="GB of memory that the large image may take on a CPU")
+    parser.add_argument("--limit", type=float, default=12.0, help="GB of memory that the large image may take on a CPU")
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"), help="of both networks")
     parser.add_argument("--job", nargs=4, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -393,7 +403,10 @@ def main() -> None:
     for part, measured in {"speed": speed, "memory": memory, "large": large}.items():
         if part in asked.parts:  # kept as soon as it is there
             found = measured(asked)
-            write("inference", command, earlier("inference") | {part: found})
+            results = earlier("inference")
+            found = results.get(part, {}) | found if part == "large" else found
+            path = write("inference", command, results | {part: found})
+            print(path)
     draw(earlier("inference"))
 
 
