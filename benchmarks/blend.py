@@ -109,7 +109,7 @@ def lines(entry: Entry) -> list[str]:
     told += [
         "",
         "So `denoise` does not blend. What it draws leaves V so small that there is next to nothing to gain. Against "
-        f"the better of the two, w = V / (V + B) makes {min(ahead['formula']):+.3f} to {max(ahead['formula']):+.3f} dB, "
+        f"the better of the two, w = V / (V + B) is {min(ahead['formula']):+.3f} to {max(ahead['formula']):+.3f} dB, "
         f"for the work of both; at least one half of U {min(ahead['half']):+.2f} to {max(ahead['half']):+.2f} dB; the "
         f"best w, from the truth, {max(ahead['best']):+.3f} dB at most. Where samples see the image from one position "
         "of the grid, as in the first measurement above, U is nearly as good as m, and a blend gains hundredths of a "
