@@ -104,7 +104,7 @@ def _panel(panel: Panel, colours: dict[str, str]) -> list[str]:
     return parts
 
 
-BAR, SPACE = 16, 250  # height of a bar, and width of the longest
+BAR, SPACE = 16, 220  # height of a bar, and width of the longest
 
 
 def bars(path: Path, panels: Sequence[tuple[str, dict[str, tuple[float, str]]]], columns: int) -> None:
