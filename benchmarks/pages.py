@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import (
+    blend,
     blindrow,
     checkerboard,
     demo,
@@ -55,7 +56,7 @@ BLOCKS: dict[str, Block] = {
         "fuzz": gauntlet.fuzz,
     },
     "docs/report.md": {"report": report.lines},
-    "docs/samples.md": {"estimators": estimators.lines, "seams": seams.lines},
+    "docs/samples.md": {"estimators": estimators.lines, "seams": seams.lines, "blend": blend.lines},
     "docs/training.md": {"training": training.lines},
 }
 

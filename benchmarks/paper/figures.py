@@ -1,4 +1,4 @@
-"""Figures: grids of images as PNG, and small line charts as SVG."""
+"""Figures: grids of images as PNG, small line charts and bars as SVG."""
 
 from __future__ import annotations
 
@@ -61,19 +61,8 @@ class Panel:
 def chart(path: Path, panels: Sequence[Panel], columns: int) -> None:
     """An SVG of panels; curves of one label have one colour everywhere."""
     labels = list(dict.fromkeys(curve.label for panel in panels for curve in panel.curves))
-    colours = {label: COLOURS[number % len(COLOURS)] for number, label in enumerate(labels)}
-    rows = math.ceil(len(panels) / columns)
-    width, height = columns * WIDTH, rows * HEIGHT + 26
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        'font-family="sans-serif" font-size="11">',
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-    ]
-    left = LEFT
-    for label, colour in colours.items():
-        parts.append(f'<rect x="{left}" y="9" width="14" height="3" fill="{colour}"/>')
-        parts.append(_text(left + 18, 14, label, "start"))
-        left += 30 + 6.2 * len(label)
+    colours, rows = _colours(labels), math.ceil(len(panels) / columns)
+    parts = [*_opening(columns * WIDTH, rows * HEIGHT + 26), *_legend(labels)]
     for number, panel in enumerate(panels):
         x, y = number % columns * WIDTH, number // columns * HEIGHT + 22
         parts += [f'<g transform="translate({x},{y})">', *_panel(panel, colours), "</g>"]
@@ -112,6 +101,50 @@ def _panel(panel: Panel, colours: dict[str, str]) -> list[str]:
         else:
             line = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
             parts.append(f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
+    return parts
+
+
+BAR, SPACE = 16, 220  # height of a bar, and width of the longest
+
+
+def bars(path: Path, panels: Sequence[tuple[str, dict[str, tuple[float, str]]]], columns: int) -> None:
+    """An SVG of panels: a title, and values by label as bars from zero, each with its words."""
+    labels = list(dict.fromkeys(label for _, values in panels for label in values))
+    width, high = 2 * WIDTH - 40, 26 + (BAR + 3) * len(labels) + 10
+    rows = math.ceil(len(panels) / columns)
+    size = columns * width, rows * high + 26
+    parts = [*_opening(*size), *_legend(labels)]
+    for number, (title, values) in enumerate(panels):
+        left, top = 16 + number // rows * width, 22 + number % rows * high
+        parts.append(_text(left, top + 18, title, "start", bold=True))
+        most = max(value for value, _ in values.values())
+        for place, (label, (value, words)) in enumerate(values.items()):
+            long, y = max(SPACE * value / most, 1), top + 26 + (BAR + 3) * place
+            colour = _colours(labels)[label]
+            parts.append(f'<rect x="{left}" y="{y}" width="{long:.1f}" height="{BAR}" fill="{colour}"/>')
+            parts.append(_text(left + long + 6, y + 12, words, "start"))
+    with writing.whole(path) as part:
+        part.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
+
+
+def _opening(width: int, height: int) -> list[str]:
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        'font-family="sans-serif" font-size="11">',
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+    ]
+
+
+def _colours(labels: Sequence[str]) -> dict[str, str]:
+    return {label: COLOURS[number % len(COLOURS)] for number, label in enumerate(labels)}
+
+
+def _legend(labels: Sequence[str]) -> list[str]:
+    parts, left = list[str](), LEFT
+    for label, colour in _colours(labels).items():
+        parts.append(f'<rect x="{left}" y="9" width="14" height="3" fill="{colour}"/>')
+        parts.append(_text(left + 18, 14, label, "start"))
+        left += 30 + 6.2 * len(label)
     return parts
 
 
