@@ -299,3 +299,19 @@ def test_faults_are_told_in_one_line_and_nothing_is_written(folder, arguments, s
     assert len(complaint.splitlines()) == 1
     assert said in complaint
     assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("model", [blind_row, cosdd_model])
+def test_an_image_that_holds_the_noise_already_is_told(model):
+    """What comes out is taken for noise over a truth; of a noisy image it would be noise over noise."""
+    y, x = np.mgrid[:96, :96]
+    clean = (1000 + 80 * np.sin(x / 15) * np.cos(y / 13))[None, None].astype(np.float32)
+    known = model().checkpoint
+    noise = next(
+        made for made in generation.noisy_versions(known, clean, generation.Settings()) if not isinstance(made, float)
+    )
+    assert generation.doubts(known, clean) == []
+    assert generation.doubts(known, clean + 0.3 * (noise.noisy - clean)) == []  # what a denoiser leaves
+    (line,) = generation.doubts(known, noise.noisy[:1] + 0 * clean)
+    assert line.startswith("holds noise itself, of standard deviation")
+    assert generation.doubts(known, clean[..., :9, :]) == []  # too few rows to tell

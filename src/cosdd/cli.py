@@ -359,14 +359,14 @@ def generate(
             image = images.read(path, axes)
             frames = denoiser.frames(image, may_be_flat=True)
             stream = partial(generation.noisy_versions, denoiser.checkpoint, frames, asked)
-            note = generation.doubt(denoiser.checkpoint, frames)
+            notes = generation.doubts(denoiser.checkpoint, frames)
         else:
-            image, note = generation.canvas(denoiser.checkpoint, asked), None
+            image, notes = generation.canvas(denoiser.checkpoint, asked), []
             stream = partial(generation.new_images, denoiser.checkpoint, asked)
         out.print(image.describe())
         if dtype == "same" and image.data.dtype.kind == "f":
             out.print("note: the file holds floats, for which --dtype same gives float32, not rounded")
-        if note:
+        for note in notes:
             out.print(f"note: {note}")
         result = (image, denoiser.spatial, path, output, wanted, asked_of(path))
         with progress.bar("generating") as show:

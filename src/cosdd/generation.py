@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosdd import device, images, lazy
+from cosdd import device, images, lazy, noisefloor
 from cosdd.axes import AXES, Image
 from cosdd.checkpoint import Checkpoint
 from cosdd.errors import InputError
@@ -27,6 +27,8 @@ SIZE = {1: (1024,), 2: (256, 256), 3: (16, 256, 256)}  # of images from the prio
 PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
 MOST_PIXELS = 2**36  # of one new image; more are a slip of the pen
 FAR = 4.0  # standard deviations of the training images
+NOISY = 0.5  # share of the variance of the noise: an image that holds so much of it is not clean
+LOOKED_AT = 256  # pixels along each edge
 
 
 @dataclass(frozen=True)
@@ -76,26 +78,12 @@ def noisy_versions(
     Yields the share done (float) often, and a Generated per frame. The noise is added to the frame as it is given:
     it is the truth under what comes out. which: the numbers of the frames that are wanted; all.
     """
-    network, statistics = checkpoint.network, checkpoint.statistics
-    where = device.best()
-    network = network.to(where)
+    statistics = checkpoint.statistics
     for index in range(len(frames)) if which is None else which:
-        clean = torch.from_numpy(statistics.normalise(frames[index : index + 1])).to(where)
         noise: list[Tensor] = []
-        if isinstance(network, COSDD):
-            with device.arithmetic(checkpoint.settings.train.precision, where):
-                features, window = network.encode(clean)
-                code, _ = network.ladder.top_down(features, _latents(settings.seed, index), with_kl=False)
-                estimate = network.signal(code)[window].float()
-            for batch in _batches(settings.count, clean):
-                drawn = _drawn(network, code[window], settings.seed, [(index, version) for version in batch])
-                noise += [one - estimate for one in drawn]
-                yield (index + len(noise) / settings.count) / len(frames)
-        else:
-            for version in range(settings.count):
-                generator = _generator(settings.seed, index, version, 0)
-                noise.append(network.draw_noise(clean, generator))
-                yield (index + len(noise) / settings.count) / len(frames)
+        for one in _noise(checkpoint, frames[index : index + 1], settings, index):
+            noise.append(one)
+            yield (index + len(noise) / settings.count) / len(frames)
         # Added to the very pixels that were given, not to what is left of them after normalising.
         added = statistics.restore_std(torch.cat(noise).cpu().numpy())
         yield Generated(
@@ -103,8 +91,30 @@ def noisy_versions(
         )
 
 
-def doubt(checkpoint: Checkpoint, frames: Pixels) -> str | None:
-    """A line where clean (n, c, *space) frames cannot be in the grey values that the model knows; else None."""
+def _noise(checkpoint: Checkpoint, frame: np.ndarray, settings: Settings, index: int) -> Iterator[Tensor]:
+    """``count`` times the noise (1, c, *space) of a clean frame of that shape, in normalised units."""
+    where = device.best()
+    network = checkpoint.network.to(where)
+    clean = torch.from_numpy(checkpoint.statistics.normalise(frame)).to(where)
+    if isinstance(network, BlindRow):
+        for version in range(settings.count):
+            yield network.draw_noise(clean, _generator(settings.seed, index, version, 0))
+        return
+    with device.arithmetic(checkpoint.settings.train.precision, where):
+        features, window = network.encode(clean)
+        code, _ = network.ladder.top_down(features, _latents(settings.seed, index), with_kl=False)
+        estimate = network.signal(code)[window].float()
+    for batch in _batches(settings.count, clean):
+        drawn = _drawn(network, code[window], settings.seed, [(index, version) for version in batch])
+        yield from (one - estimate for one in drawn)
+
+
+def doubts(checkpoint: Checkpoint, frames: Pixels) -> list[str]:
+    """A line for each reason why these (n, c, *space) frames are no clean images of the kind that the model knows."""
+    return [line for line in (_of_another_kind(checkpoint, frames), _noisy(checkpoint, frames)) if line]
+
+
+def _of_another_kind(checkpoint: Checkpoint, frames: Pixels) -> str | None:
     total = np.zeros(frames.shape[1])
     for (_, there, *_), block in lazy.blocks(frames):
         total[there] += block.sum((0, *range(2, block.ndim)), dtype=np.float64)
@@ -117,6 +127,27 @@ def doubt(checkpoint: Checkpoint, frames: Pixels) -> str | None:
                 f"deviation {spread:g}: its noise is right only in the same grey values"
             )
     return None
+
+
+@torch.inference_mode()
+def _noisy(checkpoint: Checkpoint, frames: Pixels) -> str | None:
+    """Does the middle of the first frame hold, across the rows, about the noise that is to be added to it?"""
+    axis = {"x": -1, "y": -2, "z": -3, "none": -1}[checkpoint.settings.model.noise_axis]
+    middle = tuple(slice(max(0, (n - LOOKED_AT) // 2), (n + LOOKED_AT) // 2) for n in frames.shape[2:])
+    piece = np.asarray(frames[(slice(0, 1), slice(None), *middle)])
+    floor = noisefloor.measure([checkpoint.statistics.normalise(piece)[0]], axis) if piece.ndim > 3 else None
+    if floor is None or floor.structure.mean(1).max() > noisefloor.GUESS:
+        return None
+    (noise,) = _noise(checkpoint, piece, Settings(), 0)
+    added = checkpoint.statistics.restore_std(noise.cpu().numpy())[0].var(axis=tuple(range(1, piece.ndim - 1)))
+    there = floor.covariance[..., 0].mean(1) * np.square(checkpoint.statistics.std)
+    channel = int(np.argmax(there / added.clip(1e-12)))
+    if there[channel] < NOISY * added[channel]:
+        return None
+    return (
+        f"holds noise itself, of standard deviation {math.sqrt(there[channel]):.3g}, to which noise of "
+        f"{math.sqrt(added[channel]):.3g} is added: to know the truth under it, give a clean or a denoised image"
+    )
 
 
 @torch.inference_mode()
