@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -229,14 +230,26 @@ class RowNoise(nn.Module):
     def _approach(self) -> None:
         parameters = [p for p in self.parameters() if p.requires_grad]
         optimiser = torch.optim.LBFGS(parameters, max_iter=200, history_size=20, line_search_fn="strong_wolfe")
+        least, best = math.inf, [p.detach().clone() for p in parameters]
 
         def evaluated() -> Tensor:
+            nonlocal least, best
             optimiser.zero_grad()
             mismatch = self.mismatch()
+            value = float(mismatch.detach())
+            if not math.isfinite(value):
+                raise FloatingPointError
+            if value < least:
+                least, best = value, [p.detach().clone() for p in parameters]
             mismatch.backward()
             return mismatch
 
-        optimiser.step(evaluated)  # type: ignore[arg-type]
+        # Where the measurement says next to nothing of a parameter, a line search may go astray along it.
+        with suppress(FloatingPointError):
+            optimiser.step(evaluated)  # type: ignore[arg-type]
+        with torch.no_grad():
+            for parameter, value in zip(parameters, best, strict=True):
+                parameter.copy_(value)
         optimiser.zero_grad()
 
     def mismatch(self) -> Float[Tensor, ""]:
