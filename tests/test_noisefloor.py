@@ -73,6 +73,33 @@ def test_fine_structure_is_taken_out_of_the_noise():
     assert 0.2 < floor.structure.mean() < noisefloor.GUESS
 
 
+def test_noise_is_measured_where_the_image_is_flat():
+    """A photograph: most of its finest scale is texture, but not everywhere. Texture is correlated along the rows."""
+    rng = np.random.default_rng(8)
+    clean = smooth(rng, sigma=6.0)
+    texture = ndimage.gaussian_filter(rng.normal(size=clean.shape), (0, 0, 0.9, 2))
+    clean += 20 * texture / texture.std() * (np.arange(192) >= 96)[:, None]
+    floor = noisefloor.measure(list(clean + 5 * moving_average(rng, clean.shape, 0.2)), -1)
+    assert floor is not None
+    covariance = floor.covariance[0].mean(0)
+    assert covariance[0] == pytest.approx(25, rel=0.1)
+    assert covariance[1] / covariance[0] == pytest.approx(0.2 / 1.04, abs=0.03)
+    assert np.abs(covariance[2:6] / covariance[0]).max() < 0.03
+    assert floor.structure.mean() < 0.2
+
+
+def test_where_nothing_varies_is_left_out():
+    """Padding and masks have no noise, and would be the flattest of all."""
+    rng = np.random.default_rng(9)
+    noisy = smooth(rng) + 5 * rng.normal(size=(8, 1, 192, 192))
+    noisy[:, :, :, :120] = 0
+    floor = noisefloor.measure(list(noisy), -1)
+    assert floor is not None
+    variance = floor.covariance[0, :, 0]
+    assert np.median(variance) == pytest.approx(25, rel=0.05)
+    assert (np.abs(variance - 25) < 5).mean() > 0.8  # its rim is what is left
+
+
 def test_texture_alone_is_called_structure():
     rng = np.random.default_rng(4)
     clean = smooth(rng, sigma=0.8)

@@ -19,6 +19,7 @@ from cosdd.noisefloor import NoiseFloor
 # Normalised images have unit variance; white noise below this (1 % of the image's standard deviation) is never
 # learned, which keeps every covariance safely positive definite in float32.
 FLOOR = 1e-4
+KNOTS = len(noisefloor.QUANTILES)  # of a variance that is no straight line
 DOUBTFUL = 0.2  # share of structure at which the measured noise counts half
 BENT = 0.15  # relative error of the best straight line beyond which variances follow the measurement instead
 SMOOTH = 0.01  # weight of squared differences between factors of neighbouring brightnesses
@@ -61,11 +62,11 @@ class RowNoise(nn.Module):
         lag = torch.arange(taps, device="cpu") - taps // 2
         self.kernel = nn.Parameter(torch.exp(-0.5 * (lag / 0.45) ** 2).repeat(channels, 1))
         # Learned only where the measurement asks for them.
-        self.bend = nn.Parameter(torch.zeros(2, channels, noisefloor.BINS), requires_grad=False)
+        self.bend = nn.Parameter(torch.zeros(2, channels, KNOTS), requires_grad=False)
         self.log_wave = nn.Parameter(torch.zeros(channels), requires_grad=False)
         self.pitch = nn.Parameter(torch.zeros(channels), requires_grad=False)
         self.knots: Tensor
-        self.register_buffer("knots", torch.linspace(-1, 2, noisefloor.BINS, device="cpu").repeat(channels, 1))
+        self.register_buffer("knots", torch.linspace(-1, 2, KNOTS, device="cpu").repeat(channels, 1))
         self.frequency: Tensor  # of the wave as measured, radians per pixel; 0 where there is none
         self.register_buffer("frequency", torch.zeros(channels))
 
@@ -168,7 +169,7 @@ class RowNoise(nn.Module):
         # Noise fades with the light, a wave does not: errors count relative to what is left without it.
         buffer("measured_scale", (self.measured[..., 0] - self.wave()[:, None]).clamp_min(FLOOR)[..., None])
         self._approach()
-        self._look_for_bend()
+        self._look_for_bend(floor.quantiles)
 
     @torch.no_grad()
     def _begin(self) -> None:
@@ -212,7 +213,7 @@ class RowNoise(nn.Module):
                 self.log_wave.requires_grad_(True)
                 self.pitch.requires_grad_(True)
 
-    def _look_for_bend(self) -> None:
+    def _look_for_bend(self, quantiles: np.ndarray) -> None:
         """Variances that no straight line follows get a factor for each brightness."""
         assert self.measured is not None
         with torch.no_grad():
@@ -221,7 +222,7 @@ class RowNoise(nn.Module):
             if mean.max() < BENT**2:
                 return
             # Increasing in any case, also where several brightnesses are one.
-            self.knots.copy_(self.measured_at.sort(-1).values + 1e-3 * torch.arange(error.shape[-1]).to(error))
+            self.knots.copy_(torch.as_tensor(quantiles) + 1e-3 * torch.arange(KNOTS))
         self.bend.requires_grad_(True)
         self._approach()
 
@@ -240,9 +241,10 @@ class RowNoise(nn.Module):
                 least, there = value, [p.detach().clone() for p in parameters]
             return mismatch
 
+        # Where the measurement says next to nothing of a parameter, a step along it may become too long for a number.
         try:
             optimiser.step(evaluated)  # type: ignore[arg-type]
-        except RuntimeError as error:  # where hardly anything is left to gain, a step may become too long for a number
+        except RuntimeError as error:
             if "overflow" not in str(error):
                 raise
         optimiser.zero_grad()
