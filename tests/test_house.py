@@ -16,22 +16,8 @@ ROOMS = ["errors", "config", "overrides", "progress", "writing", "lazy", "zarray
 ROOMS += ["tiff", "images", "specimen", "simulate", "metrics", "evaluation", "excerpts", "correlation", "inspection"]
 ROOMS += ["noisefloor", "outliers", "data", "preparation", "likeness", "device", "processes", "feed", "model"]
 ROOMS += ["updates", "tensorfile", "calibration", "checkpoint", "training", "snapshot", "generation", "latents"]
-ROOMS += [
-    "estimates",
-    "tiles",
-    "pyramid",
-    "sampling",
-    "denoise",
-    "recipe",
-    "unfinished",
-    "outputs",
-    "workers",
-    "checks",
-    "report",
-    "preview",
-    "demo",
-]
-ROOMS += ["commands", "witness", "cli_train", "cli", "__main__"]
+ROOMS += ["estimates", "tiles", "pyramid", "sampling", "denoise", "recipe", "unfinished", "outputs", "workers"]
+ROOMS += ["checks", "report", "preview", "demo", "commands", "witness", "cli_train", "cli", "__main__"]
 
 
 def room(path: Path) -> str:

@@ -84,6 +84,19 @@ def test_images_unlike_those_of_the_training_are_said(capsys, tmp_path):
     assert "do not trust" in at_the_end
 
 
+def test_noise_along_another_axis_than_the_model_learned_is_said(capsys, tmp_path):
+    """Rows taken for columns, or a scan turned by a quarter: brightness and contrast are as ever."""
+    trained(capsys, tmp_path, NOISY, "--noise-axis", "x")
+    model, turned = tmp_path / "a.safetensors", tmp_path / "turned.tif"
+    tifffile.imwrite(turned, np.ascontiguousarray(NOISY.swapaxes(1, 2)), metadata={"axes": "TYX"})
+    (note,) = said(capsys, "denoise", model, turned, "-o", tmp_path / "wrong")
+    assert note.startswith("the noise here is correlated along y, and the model learned noise along x: see what")
+    assert said(capsys, "denoise", model, turned, "--axes", "TXY", "-o", tmp_path / "right") == []
+    trained(capsys, tmp_path, NOISY, "--noise-axis", "none", "--overwrite")
+    (note,) = said(capsys, "denoise", model, tmp_path / "a.tif", "-o", tmp_path / "white")
+    assert "along x, and the model learned white noise" in note
+
+
 def test_what_rounding_loses_is_said(capsys, tmp_path):
     few = np.random.default_rng(2).poisson(0.5 * CLEAN / CLEAN.max()).astype(np.uint8)
     trained(capsys, tmp_path, few, "--noise-axis", "none")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -246,7 +246,9 @@ class Denoiser:
 
     def likeness(self, frames: Pixels) -> Likeness:
         """Are (n, c, *space) frames like those that the model was trained on?"""
-        return likeness.compare(frames, self.checkpoint.statistics, self.checkpoint.settings.train.outliers)
+        settings = self.checkpoint.settings
+        found = likeness.compare(frames, self.checkpoint.statistics, settings.train.outliers)
+        return replace(found, other_axis=likeness.other_axis(frames, settings.model.noise_axis))
 
     def frames(self, image: Image, may_be_flat: bool = False) -> Pixels:
         """The image as (n, c, *space). Raises InputError where dimensions, channels or pixels do not fit.

@@ -20,6 +20,7 @@ from cosdd.excerpts import Excerpt, finest, flatness, flattest, upright, windows
 from cosdd.lazy import Pixels
 
 FEW_PIXELS = 40_000  # to learn from
+SHORTEST = 12  # pixels along each edge; in less, noise cannot be told
 _BLOCK = (16, 8)  # lines and pixels of as much of an image as may be of one brightness
 _LENGTH = {"x": -1, "y": -2, "z": -3}  # place of an axis in (z, y, x)
 
@@ -190,9 +191,11 @@ def _inspect(data: Pixels, spatial: str) -> Inspection:
     if spatial == "X":  # no lines to compare but those of other samples: they stand in for y
         data = np.moveaxis(np.asarray(data).reshape(-1, *data.shape[-2:]), 0, 1)
     shortest = min(data.shape[-2:])
-    if shortest < 12:
+    if shortest < SHORTEST:
         what = "samples and pixels" if spatial == "X" else "pixels along y and x"
-        raise InputError(f"{shortest} {what}, expected at least 12 to tell the noise: give the axis with --noise-axis")
+        raise InputError(
+            f"{shortest} {what}, expected at least {SHORTEST} to tell the noise: give the axis with --noise-axis"
+        )
     seen = windows(data, max(2, len(spatial)))
     excerpts, estimator = flattest(seen)
     along = correlations(excerpts, [a for a in spatial.lower()[::-1] if data.shape[_LENGTH[a]] >= 4])

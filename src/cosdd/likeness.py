@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from cosdd import data, outliers
+from cosdd import data, inspection, outliers
 from cosdd.data import Statistics
+from cosdd.errors import InputError
 from cosdd.lazy import Pixels
 
 Light = Literal["green", "yellow", "red", "grey"]  # grey: it could not be said
@@ -28,11 +29,13 @@ class Likeness:
 
     shift: of the mean brightness, in standard deviations of the training images. contrast: by which factor the
     standard deviation is larger or smaller. replaced: share of the pixels that stand out from all their neighbours.
+    other_axis: what is wrong with the direction of the noise, where it can be told; else "".
     """
 
     shift: float
     contrast: float
     replaced: float
+    other_axis: str = ""
 
     @property
     def light(self) -> Light:
@@ -59,7 +62,7 @@ class Likeness:
     def notes(self) -> tuple[str, ...]:
         """What a user should know before trusting the result."""
         unlike = "" if self.light == "green" else self.answer
-        return tuple(filter(None, (unlike, self.replacing)))
+        return tuple(filter(None, (unlike, self.other_axis, self.replacing)))
 
 
 def compare(frames: Pixels, trained_on: Statistics, leave_out: bool) -> Likeness:
@@ -75,4 +78,23 @@ def compare(frames: Pixels, trained_on: Statistics, leave_out: bool) -> Likeness
         shift=float((np.abs(mean - there) / spread).max()),
         contrast=float(np.exp(np.abs(np.log(np.maximum(std, 1e-12) / spread)).max())),
         replaced=replaced,
+    )
+
+
+def other_axis(frames: Pixels, noise_axis: str) -> str:
+    """What a user should know where the noise of (n, c, *space) frames is correlated along another axis than that."""
+    spatial = "ZYX"[-(frames.ndim - 2) :]
+    some = data.pieces([frames], 1 << 18)
+    if len(spatial) < 2 or min(some[0].shape[1:]) < inspection.SHORTEST:
+        return ""
+    try:
+        found = inspection.inspect_samples(np.stack(some), spatial).axis
+    except InputError:  # no noise, or not a number
+        return ""
+    if found in ("none", noise_axis):
+        return ""
+    learned = "white noise" if noise_axis == "none" else f"noise along {noise_axis}"
+    return (
+        f"the noise here is correlated along {found}, and the model learned {learned}: see what cosdd inspect says; "
+        "where axes are in another order than the file says, give them with --axes"
     )
