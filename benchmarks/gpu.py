@@ -23,10 +23,14 @@ Runs on a CPU too (``--minutes 1``), to see that it works. Results go to ``$OUT/
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,46 +57,85 @@ PRESETS = {
 }
 
 
+PARTS = ("checks", "graph", "training", "theirs", "drawing", "quality")
+LONGEST = 150.0  # seconds of a part that is not given a time
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--checkout", type=Path, help="folder of the authors' code")
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--part", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.part:
+        for name, result in part(asked.part, asked.checkout, 60 * asked.minutes):
+            print("\n" + json.dumps({name: result}), flush=True)
+        return
     began = time.perf_counter()
     path = Path(os.environ.get("OUT", RESULTS)) / "gpu.json"
-    clean = specimen(120, 128, 0)
-    noisy = {name: getattr(simulate, name)(clean, np.random.default_rng(0)) for name in ("stripe", "heavy")}
-    quick = device.best().type == "cpu"
-    entry = origin(f"python -m benchmarks.gpu --minutes {asked.minutes:g}") | {"machine": machine(), "results": {}}
-
-    def keep(name: str, result: dict[str, Any]) -> None:
-        entry["results"][name] = result
-        path.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
-        print(f"{time.perf_counter() - began:6.1f} s  {name}: {result}", flush=True)
-
-    keep("checks", {name: check(name, noisy["stripe"]) for name in ("blind-row", "cosdd tiny")})
-    for name in ("cosdd tiny",) if quick else ("cosdd tiny", "fast"):
-        keep(f"graph {name}", attempt(lambda name=name: recorded(name, noisy["stripe"], 8 if quick else 40)))
-    for name in list(PRESETS)[:2] if quick else PRESETS:
-        keep(f"training {name}", attempt(lambda name=name: throughput(name, noisy["stripe"], 1 if quick else 4)))
-    if asked.checkout is not None:
-        keep("theirs", attempt(lambda: beside_theirs(asked.checkout, quick)))
-    for name in ("blind-row", "cosdd tiny"):
-        keep(f"denoising {name}", attempt(lambda name=name: denoising(name, 256 if quick else 1024)))
-    keep("noise", attempt(lambda: sampling(noisy["stripe"], 4 if quick else 1000)))
-    for name in ("cosdd tiny",) if quick else ("cosdd tiny", "fast", "large"):
-        keep(f"sampler {name}", attempt(lambda name=name: sampler(name, 8 if quick else 10_000)))
-    jobs = [(name, kind) for kind in noisy for name in ("blind-row", "cosdd tiny")]
-    for number, (name, kind) in enumerate(jobs):
+    entry = origin(f"python -m benchmarks.gpu --minutes {asked.minutes:g} --checkout FOLDER") | {"machine": machine()}
+    entry["results"] = {}
+    for name in asked.parts.split(","):
         left = 60 * asked.minutes - (time.perf_counter() - began)
-        keep(f"quality {kind} {name}", quality(name, noisy[kind], clean, max(5.0, left / (len(jobs) - number) - 5)))
+        limit = left if name == "quality" else min(left, LONGEST)
+        # In a process of its own: what goes wrong on a device may spoil all that follows there.
+        command = [sys.executable, "-m", "benchmarks.gpu", "--part", name, "--minutes", str((limit - 15) / 60)]
+        command += ["--checkout", str(asked.checkout)] if asked.checkout else []
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=max(limit, 1))
+            said, trouble = done.stdout, done.stderr[-1500:] if done.returncode else ""
+        except subprocess.TimeoutExpired as end:
+            said, trouble = (end.stdout or b"").decode(), f"not done after {limit:.0f} s"
+        for line in said.splitlines():
+            if line.startswith("{"):
+                entry["results"] |= json.loads(line)
+        if trouble:
+            entry["results"][f"{name} failed"] = trouble
+        path.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
+        print(f"{time.perf_counter() - began:6.1f} s  {name}\n{said}{trouble}", flush=True)
     print(path)
 
 
-def attempt(job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What came out, or what went wrong: one part must not cost the others."""
+def part(name: str, checkout: Path | None, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What is found, as soon as it is."""
+    clean = specimen(120, 128, 0)
+    noisy = {kind: getattr(simulate, kind)(clean, np.random.default_rng(0)) for kind in ("stripe", "heavy")}
+    quick = device.best().type == "cpu"
+    if name == "checks":
+        for method in ("blind-row", "cosdd tiny"):
+            yield f"checks {method}", check(method, noisy["stripe"])
+    elif name == "graph":
+        for preset in ("cosdd tiny",) if quick else ("cosdd tiny", "fast"):
+            yield f"graph {preset}", recorded(preset, noisy["stripe"], 10 if quick else 60)
+        if not quick:
+            yield "a graph that cannot be recorded", impossible(noisy["stripe"])
+    elif name == "training":
+        for preset in list(PRESETS)[:2] if quick else PRESETS:
+            yield f"training {preset}", attempt(throughput, preset, noisy["stripe"], 1 if quick else 4)
+    elif name == "theirs" and checkout is not None:
+        yield "theirs", beside_theirs(checkout, quick)
+    elif name == "drawing":
+        for preset in ("blind-row", "cosdd tiny", "fast"):
+            yield f"denoising {preset}", attempt(denoising, preset, 128 if quick else 1024)
+        yield "noise", attempt(sampling, noisy["stripe"], 4 if quick else 1000)
+        for preset in ("cosdd tiny",) if quick else ("cosdd tiny", "fast", "large"):
+            yield f"sampler {preset}", attempt(sampler, preset, 8 if quick else 10_000)
+    elif name == "quality":
+        names = ["blind-row", "cosdd tiny"] + ([] if quick else ["fast"]) + (["theirs"] if checkout else [])
+        each = seconds / (len(names) * len(noisy)) - 4
+        for kind, images in noisy.items():
+            for method in names:
+                if method == "theirs":
+                    yield f"quality {kind} theirs", attempt(their_quality, checkout, images, clean, each)
+                else:
+                    yield f"quality {kind} {method}", attempt(quality, method, images, clean, each)
+
+
+def attempt(job: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    """What came out, or what went wrong: where memory ends, say."""
     try:
-        return job()
+        return job(*given)
     except RuntimeError as error:
         return {"failed": str(error).splitlines()[0]}
 
@@ -139,34 +182,70 @@ def check(name: str, noisy: np.ndarray) -> dict[str, float]:
     }
 
 
-def recorded(name: str, noisy: np.ndarray, updates: int) -> dict[str, float]:
-    """How far losses are apart, relative to the elbo, after some updates; and whether they were recorded at all."""
-    elbos, kinds = [], []
+def recorded(name: str, noisy: np.ndarray, updates: int) -> dict[str, Any]:
+    """How far losses are apart, relative to the elbo, of updates plain and recorded; two of them are spoiled."""
+    elbos, runs = [], []
     for graph in (False, True):
-        run = started(name, noisy, precision="float32", steps=updates, graph=graph)
-        elbos.append([float(record.losses["elbo"]) for record in training.fit(run)])
-        kinds.append(getattr(run.updates, "_recording", None) is not None)
+        run = started(name, noisy, precision="float32", steps=updates, graph=graph, snapshot=3600)
+        crops, kind = run.feed, type(run.feed).__name__
+        run.feed = lambda step, crops=crops: crops(step) * (torch.inf if step in (updates // 2, updates - 2) else 1)  # type: ignore[assignment]
+        found = np.array([float(record.losses["elbo"]) for record in training.fit(run)])
+        training.finish(run)
+        elbos.append(found[np.isfinite(found)])
+        runs.append(run)
     apart = np.abs(np.subtract(*elbos)) / np.abs(elbos[0]).clip(0.1)
-    return {"largest": float(apart.max()), "last": float(apart[-1]), "recorded": kinds[1]}
+    weights = [run.network.state_dict() for run in runs]
+    return {
+        "largest": float(apart.max()),
+        "last": float(apart[-1]),
+        "weights": max(float((one - weights[1][key]).abs().max()) for key, one in weights[0].items()),
+        "skipped": [run.skipped for run in runs],
+        "recorded": getattr(runs[1].updates, "_recording", None) is not None,
+        "feed": kind,
+    }
+
+
+def impossible(noisy: np.ndarray) -> dict[str, Any]:
+    """Updates that ask the device for something go on in the plain way."""
+    run = started("cosdd tiny", noisy, steps=30)
+    nll = run.network.noise.nll
+
+    def asking(x: Tensor, code: Tensor) -> Tensor:
+        found = nll(x, code)
+        found.sum().item()
+        return found
+
+    run.network.noise.nll = asking  # type: ignore[method-assign,union-attr]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        records = list(training.fit(run))
+    said = [str(warning.message) for warning in told if "CUDA graph" in str(warning.message)]
+    return {"updates": len(records), "finite": bool(np.isfinite(float(records[-1].losses["elbo"]))), "said": said}
 
 
 def throughput(name: str, noisy: np.ndarray, seconds: float, turns: int = 2) -> dict[str, Any]:
     """The median of the turns, of updates with the direct denoiser where there is one."""
-    runs = {graph: started(name, noisy, time=3600, graph=graph) for graph in (False, True)}
-    rates: dict[bool, list[float]] = {graph: [] for graph in runs}
+    found: dict[bool, list[float]] = {False: [], True: []}
+    memory = 0.0
     for _ in range(turns):
-        for graph, run in runs.items():
-            rates[graph].append(rate(lambda run=run: one_update(run), seconds))
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        one_update(runs[True])
-    memory = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
-    plain, graph = (float(np.median(rates[kind])) for kind in (False, True))
+        for graph, rates in found.items():
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            run = started(name, noisy, time=3600, graph=graph)
+            rates.append(rate(lambda run=run: one_update(run), seconds))
+            # What is reserved: the memory of a graph counts as taken only while it is recorded.
+            memory = torch.cuda.max_memory_reserved() / 1e9 if torch.cuda.is_available() else 0.0
+            batch, crop = run.settings.train.batch, run.edges[0]
+            del run
+            gc.collect()
+    plain, graph = (float(np.median(rates)) for rates in found.values())
     return {
         "updates_per_second": round(graph, 2),
         "updates_per_second_plain": round(plain, 2),
-        "crops_per_second": round(graph * runs[True].settings.train.batch, 1),
-        "crop": runs[True].edges[0],
+        "all": {"plain": found[False], "graph": found[True]},
+        "crops_per_second": round(graph * batch, 1),
+        "crop": crop,
         "memory_gb": round(memory, 2),
     }
 
@@ -204,7 +283,7 @@ def beside_theirs(checkout: Path, quick: bool) -> dict[str, Any]:
     run = training.start(asked, Frames.split([noisy[:, None]], 0.1, 0))
     jobs: dict[str, Callable[[], Any]] = {"ours": lambda: one_update(run)}
     for name, parts in (("as shipped", 4), ("best flags", 1)):
-        step = their_update(checkout, edge, levels, filters, parts)
+        step, _ = their_update(checkout, edge, levels, filters, parts)
         jobs[name] = lambda step=step: step(torch.randn(16, 1, edge, edge, device=where))
     for _ in range(turns):
         for name, job in jobs.items():
@@ -214,8 +293,11 @@ def beside_theirs(checkout: Path, quick: bool) -> dict[str, Any]:
     return {"crops_per_second": found, "edge": edge, "levels": levels, "filters": filters} | quicker
 
 
-def their_update(checkout: Path, edge: int, levels: int, filters: int, parts: int) -> Callable[[Tensor], None]:
-    """One update of 16 crops by their modules, in the order of their training step, as benchmarks.training has it."""
+def their_update(
+    checkout: Path, edge: int, levels: int, filters: int, parts: int
+) -> tuple[Callable[[Tensor], None], Callable[[Tensor, int], Tensor]]:
+    """One update of 16 crops by their modules, in the order of their training step, as benchmarks.training has it;
+    and the mean of samples."""
     settings = {
         "data": {"number-dimensions": 2},
         "hyper-parameters": {
@@ -248,7 +330,14 @@ def their_update(checkout: Path, edge: int, levels: int, filters: int, parts: in
             optimiser.step()
             optimiser.zero_grad()
 
-    return update
+    @torch.no_grad()
+    def estimate(x: Tensor, samples: int) -> Tensor:
+        for network in networks:
+            network.eval()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+            return torch.stack([signal(ladder(x)["s_code"]).float() for _ in range(samples)]).mean(0)
+
+    return update, estimate
 
 
 def denoising(name: str, edge: int) -> dict[str, float]:
@@ -302,7 +391,7 @@ def sampler(name: str, count: int, edge: int = 256) -> dict[str, float]:
         synchronise()
         return time.perf_counter() - began
 
-    drawn(1)
+    drawn(1), drawn(1)  # the second is recorded
     together = min(count, 500)
     one = seconds([1])
     many = seconds([together] * (count // together))
@@ -311,13 +400,30 @@ def sampler(name: str, count: int, edge: int = 256) -> dict[str, float]:
 
 def quality(name: str, noisy: np.ndarray, clean: np.ndarray, seconds: float) -> dict[str, float]:
     """Trained on 100 images, scored on the 20 others."""
-    method = PRESETS[name][1]["method"]
-    model = cosdd.train(noisy[:100], noise_axis="x", method=method, time=seconds, axes="TYX", quiet=True)
+    preset, given = PRESETS[name]
+    model = cosdd.train(noisy[:100], noise_axis="x", preset=preset, time=seconds, axes="TYX", quiet=True, **given)
     denoised = model.denoise(noisy[100:], axes="TYX", samples=20).mean
+    return scores(denoised, noisy, clean) | {"seconds": round(seconds, 1), "steps": model.checkpoint.steps}
+
+
+def their_quality(checkout: Path, noisy: np.ndarray, clean: np.ndarray, seconds: float) -> dict[str, float]:
+    """The same of the authors' networks of their example configuration, with its best flags, on whole images."""
+    update, estimate = their_update(checkout, 128, 14, 64, 1)
+    x = torch.from_numpy(noisy[:, None]).to(device.best())
+    mean, std = x[:100].mean(), x[:100].std()
+    x = (x - mean) / std
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        update(x[torch.randint(100, (16,), device=x.device)])
+        steps += 1
+        synchronise()
+    denoised = (estimate(x[100:], 20) * std + mean).float().cpu().numpy()[:, 0]
+    return scores(denoised, noisy, clean) | {"seconds": round(seconds, 1), "steps": steps}
+
+
+def scores(denoised: np.ndarray, noisy: np.ndarray, clean: np.ndarray) -> dict[str, float]:
     gaussian, _ = metrics.best_gaussian(noisy[100:], clean[100:])
     return {
-        "seconds": round(seconds, 1),
-        "steps": model.checkpoint.steps,
         "psnr_noisy": round(float(metrics.psnr(noisy[100:], clean[100:], "unit")), 2),
         "psnr_gaussian": round(float(metrics.psnr(gaussian, clean[100:], "unit")), 2),
         "psnr_denoised": round(float(metrics.psnr(denoised, clean[100:], "unit")), 2),

@@ -8,8 +8,13 @@ import torch
 
 
 def best() -> torch.device:
-    """The first GPU, or the CPU."""
+    """The first GPU, or the CPU. A GPU is told to compute in float32 what is said to be."""
     if torch.cuda.is_available():
+        # Convolutions would round to ten bits: grey values, likelihood, wavelets.
+        if hasattr(torch.backends.cudnn, "conv"):  # torch 2.9
+            torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        else:
+            torch.backends.cudnn.allow_tf32 = False
         return torch.device("cuda", 0)
     if torch.backends.mps.is_available():
         return torch.device("mps")

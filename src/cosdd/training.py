@@ -20,8 +20,9 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from cosdd import calibration, config, feed, noisefloor, processes
+from cosdd import calibration, config, device, feed, noisefloor, processes
 from cosdd.checkpoint import Checkpoint, evidence
 from cosdd.data import Frames
 from cosdd.device import arithmetic
@@ -97,6 +98,7 @@ def make_fabric(settings: config.Config) -> Fabric:
 
     Fabric's own mixed precision would round the images to bfloat16 on their way in; ``device.arithmetic`` does not.
     """
+    device.best()  # sets how it computes
     for name in ("lightning_fabric", "lightning_fabric.utilities.seed", "lightning_fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if processes.count() == 1:
@@ -136,11 +138,11 @@ def start(settings: config.Config, frames: Frames) -> Run:
     edges = frames.edges(settings.train.crop, network.stride if isinstance(network, COSDD) else 16)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     variance = noise_variance(frames, edges, settings) if isinstance(network, COSDD) else None
-    train, device = settings.train, fabric.device
+    train, where = settings.train, fabric.device
     # Stationary Gaussian noise is the same read backwards; noise of any shape is not.
     flips = "xyz" if isinstance(network, BlindRow) else "xyz".replace(settings.model.noise_axis, "")
-    crops = feed.choose(frames, device, train.seed, train.batch, edges, flips)
-    by_itself = train.graph and device.type == "cuda" and isinstance(network, COSDD) and processes.count() == 1
+    crops = feed.choose(frames, where, train.seed, train.batch, edges, flips)
+    by_itself = train.graph and where.type == "cuda" and isinstance(network, COSDD) and processes.count() == 1
     updates = (Replayed if by_itself else Plain)(network, wrapped, wrapped_optimiser, fabric, train)  # type: ignore[arg-type]
     return Run(settings, frames, fabric, network, wrapped_optimiser, edges, crops, updates, average, variance, notes)  # type: ignore[arg-type]
 
@@ -264,7 +266,7 @@ def read(run: Run) -> None:
     """Look at whether the last updates were made; where the device decided that, this waits for it."""
     if not run.unread:
         return
-    made = torch.stack([torch.as_tensor(each) for each in run.unread]).tolist()
+    made = torch.stack([torch.as_tensor(each, device=run.fabric.device) for each in run.unread]).tolist()
     run.unread.clear()
     for each in made:
         run.skipped += not each
@@ -278,11 +280,15 @@ def read(run: Run) -> None:
 def follow(run: Run) -> None:
     """Let the moving average follow the weights; its memory grows to 1 / (1 - ema) updates."""
     decay = min(run.settings.train.ema, (1 + run.step) / (10 + run.step))
+    averaged, now = [], []
     for name, value in run.network.state_dict().items():
         if decay == 0 or not value.is_floating_point():
             run.average[name].copy_(value)
         else:
-            run.average[name].lerp_(value, 1 - decay)
+            averaged.append(run.average[name])
+            now.append(value)
+    if averaged:  # all at once: on a GPU it is the number of calls that takes time
+        get_ema_multi_avg_fn(decay)(averaged, now, 0)
 
 
 @contextmanager

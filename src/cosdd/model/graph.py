@@ -24,9 +24,14 @@ class Graph(Generic[Result]):
 
     def __init__(self, work: Callable[[], Result]) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        # Of this thread alone: others may send crops meanwhile.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._result = work()
+        before = torch.cuda.current_stream()
+        try:
+            # Of this thread alone: others may send crops meanwhile.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._result = work()
+        except RuntimeError:
+            torch.cuda.set_stream(before)  # which is left as it was only where the recording ends well
+            raise
 
     def replay(self) -> Result:
         """Do the work. Returns the same tensors every time: what is to be kept of them must be copied."""
@@ -37,10 +42,10 @@ class Graph(Generic[Result]):
 class Replay:
     """Calls of one function, time and again with tensors of the same shapes: from the second on they are replayed.
 
-    record: what makes a recording of work; see `Graph`.
+    record: what makes a recording of work; see `Graph`. What cannot be recorded is done as it is.
     """
 
-    def __init__(self, record: Callable[[Callable[[], Any]], Any] = Graph) -> None:
+    def __init__(self, record: Callable[[Callable[[], Any]], Any] | None = Graph) -> None:
         self._record = record
         self._key: object = None
         self._recording: Any = None
@@ -52,12 +57,16 @@ class Replay:
     def __call__(self, function: Callable[..., Tensor], weights: Iterable[Tensor], *given: Tensor) -> Tensor:
         """function(*given). weights: whatever else it reads, which stays where it is."""
         key = [(t.shape, t.dtype, t.device) for t in given], [t.data_ptr() for t in weights]
-        if key != self._key:
+        if key != self._key or self._record is None:
             self._key, self._recording = key, None
             return function(*given)
         if self._recording is None:
             self._inputs = [t.clone() for t in given]
-            self._recording = self._record(lambda: function(*self._inputs))
+            try:
+                self._recording = self._record(lambda: function(*self._inputs))
+            except RuntimeError:
+                self._record = None
+                return function(*given)
         for own, theirs in zip(self._inputs, given, strict=True):
             own.copy_(theirs)
         return self._recording.replay().clone()

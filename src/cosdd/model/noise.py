@@ -19,7 +19,7 @@ from cosdd.model.layers import CONVOLUTION, Stem, convolution, start_at_zero
 
 HALF_LOG_TWO_PI = 0.9189385332046727
 LARGEST_SIGMA = 1e3  # in units of the images' standard deviation
-REPLAYED, FEW = ("cuda",), 2**24  # where the host is slower than so few pixels are drawn: see `Replay`
+REPLAYED, FEW = ("cuda",), 2**22  # so few pixels are drawn there before the host could say how: see `Replay`
 LINES_AT_ONCE = {"cpu": 2**11, "cuda": 2**17}  # of sampling: what the layers remember should stay in the cache
 
 
@@ -214,14 +214,14 @@ class NoiseDecoder(nn.Module):
             columns = columns.flatten(2)
             draws = [part.movedim(self.axis, 0).movedim(3, 1).flatten(3) for part in (uniform, normal)]
             drawn = torch.empty_like(draws[0])
+            if code.device.type in REPLAYED and drawn.numel() <= FEW:
+                weights = [*self.parameters(), self.smallest_sigma]
+                drawn = self._replay(self._sample_lines, weights, columns, *draws)
+                return drawn.unflatten(3, others).movedim(1, 3).movedim(0, self.axis)
             at_once = max(1, LINES_AT_ONCE.get(code.device.type, 2**14) // len(uniform))
             for start in range(0, columns.shape[-1], at_once):
                 lines = slice(start, start + at_once)
-                given = columns[..., lines], draws[0][..., lines], draws[1][..., lines]
-                if code.device.type in REPLAYED and given[1].numel() <= FEW:
-                    drawn[..., lines] = self._replay(self._sample_lines, self.parameters(), *given)
-                else:
-                    drawn[..., lines] = self._sample_lines(*given)
+                drawn[..., lines] = self._sample_lines(columns[..., lines], draws[0][..., lines], draws[1][..., lines])
             return drawn.unflatten(3, others).movedim(1, 3).movedim(0, self.axis)
 
     def _sample_lines(
