@@ -30,7 +30,10 @@ class Graph(Generic[Result]):
             with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
                 self._result = work()
         except RuntimeError:
-            torch.cuda.set_stream(before)  # which is left as it was only where the recording ends well
+            # Stream and generator go on as if it were still recorded; the state alone, they have back.
+            torch.cuda.set_stream(before)
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            generator.graphsafe_set_state(generator.clone_state())
             raise
 
     def replay(self) -> Result:
