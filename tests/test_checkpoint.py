@@ -199,6 +199,15 @@ def test_a_newer_format_asks_for_an_update(model, found):
     assert "update cosdd" in refused(model)
 
 
+@pytest.mark.parametrize("found", ["9" * 5000, "3" + "\n{}" * 1000])
+def test_a_format_that_is_no_number_of_ours_is_told_briefly(model, found):
+    metadata, tensors = read(model)
+    safetensors.torch.save_file(tensors, model, metadata | {"format_version": found})
+    said = refused(model)
+    assert "update cosdd" in said
+    assert len(said) < len(str(model)) + 150
+
+
 def test_an_older_format_asks_for_a_new_training(model):
     metadata, tensors = read(model)
     safetensors.torch.save_file(tensors, model, metadata | {"format_version": "1"})

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import checkpoint, stripes
+from tiny import checkpoint, shaken, stripes
 
-from cosdd import config, images, sampling
+from cosdd import config, denoise, images, sampling
 from cosdd.axes import Image
 from cosdd.checkpoint import Checkpoint
 from cosdd.data import Statistics
@@ -461,3 +461,18 @@ def test_images_of_another_kind_are_refused_in_one_line(pixels, axes, model, sai
 def test_impossible_wishes_are_refused(asked, said):
     with pytest.raises(InputError, match=said):
         denoiser().denoise(NOISY[0], **{"samples": 2} | asked)
+
+
+def test_a_network_is_made_ready_once_and_anew_when_its_weights_change():
+    """Its copy took half a second of each call on a GPU; a stale one would denoise with yesterday's weights."""
+    known, where = checkpoint(1000.0, 100.0), torch.device("cpu")
+    model = Denoiser(known)
+    noisy = stripes(1)[0, 0]
+    first = model.denoise(noisy, samples=2).mean
+    ready = denoise._prepared(known.network, where)
+    assert denoise._prepared(known.network, where) is ready
+    np.testing.assert_array_equal(model.denoise(noisy, samples=2).mean, first)
+    with torch.no_grad():
+        shaken(known.network)
+    assert denoise._prepared(known.network, where) is not ready
+    assert not np.array_equal(model.denoise(noisy, samples=2).mean, first)

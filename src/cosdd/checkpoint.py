@@ -17,7 +17,7 @@ import torch
 
 from cosdd import __version__, config, images, tensorfile, writing
 from cosdd.data import Statistics
-from cosdd.errors import InputError
+from cosdd.errors import InputError, brief
 from cosdd.model import COSDD, BlindRow, build
 
 FORMAT_VERSION = 3
@@ -146,10 +146,10 @@ def load(path: str | Path) -> Checkpoint:
 
 def _refuse_other_formats(path: Path, metadata: Mapping[str, str]) -> None:
     found = metadata.get("format_version", "")
-    if not found.isdecimal() or int(found) > FORMAT_VERSION:
+    if not found.isdecimal() or len(found) > 9 or int(found) > FORMAT_VERSION:
         raise InputError(
-            f"{path}: model format {found or 'unknown'}, this cosdd {__version__} reads up to {FORMAT_VERSION}: "
-            "update cosdd (pip install -U cosdd)"
+            f"{path}: model format {brief(found, 20) or 'unknown'}, this cosdd {__version__} reads up to "
+            f"{FORMAT_VERSION}: update cosdd (pip install -U cosdd)"
         )
     if int(found) < OLDEST:
         raise InputError(f"{path}: made by an older cosdd, whose networks were built differently: train it again")

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -88,6 +89,20 @@ class Noise:
             f"{variance}; correlation at lags 1 to 5: {lags}, row offsets of standard deviation {self.row_offset:.2g}"
             + (f", a wave of standard deviation {size:.2g} and period {period:.3g} pixels" if size else "")
         )
+
+
+_PREPARED: WeakKeyDictionary[COSDD, tuple[object, COSDD]] = WeakKeyDictionary()
+
+
+def _prepared(network: COSDD | BlindRow, where: torch.device) -> COSDD | BlindRow:
+    """The network as it denoises quickest; made once, for as long as its weights stay as they are."""
+    if isinstance(network, BlindRow):
+        return network.to(where)
+    known = where, [(t.data_ptr(), t._version) for t in (*network.parameters(), *network.buffers())]
+    before = _PREPARED.get(network)
+    if before is None or before[0] != known:
+        before = _PREPARED[network] = known, quick(network).to(where)
+    return before[1]
 
 
 @dataclass(frozen=True)
@@ -296,7 +311,7 @@ class Denoiser:
         if settings.flips and not isinstance(network, BlindRow):
             raise InputError("--flips is for blind-row models: this one averages over samples; try more --samples")
         where = device.best()
-        network = (quick(network) if isinstance(network, COSDD) else network).to(where)
+        network = _prepared(network, where)
         known = None
         if self.checkpoint.settings.train.outliers:
             known = outliers.measure(data.pieces([frames], 1 << 20))

@@ -84,7 +84,7 @@ def compare(frames: Pixels, trained_on: Statistics, leave_out: bool) -> Likeness
 def other_axis(frames: Pixels, noise_axis: str) -> str:
     """What a user should know where the noise of (n, c, *space) frames is correlated along another axis than that."""
     spatial = "ZYX"[-(frames.ndim - 2) :]
-    some = data.pieces([frames], 1 << 18)
+    some = data.pieces([frames], 1 << 16)
     if len(spatial) < 2 or min(some[0].shape[1:]) < inspection.SHORTEST:
         return ""
     try:
