@@ -1,7 +1,7 @@
 """Feed: the crops of each update, on the device that trains.
 
 On a GPU no update should wait for them. Frames that fit into its memory stay there and are cut there; of others the
-next batch is cut, and sent, while the device computes. The crops are those of `Frames.batch` in any case.
+next batch is cut while the device computes. The crops are those of `Frames.batch` in any case.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ The three networks' gradients are disjoint, so this equals three optimisers, one
 whose loss or gradients are not finite must not cost the run: it leaves no trace.
 
 `Plain` asks the device whether they are. On a GPU, `Replayed` never asks: it records an update as a CUDA graph, in
-which the device itself undoes what it should not have done. Both end with the same weights.
+which the device itself undoes what it should not have done. Both end with the same weights, up to rounding.
 """
 
 from __future__ import annotations
