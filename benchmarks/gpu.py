@@ -180,8 +180,8 @@ def lines(entry: Entry) -> list[str]:
         told += [
             "",
             f"Training beside the authors' code, networks of {beside['levels']} levels and {beside['filters']} "
-            f"filters, crops of {beside['edge']} pixels, {len(each['ours'])} turns: {median(each['ours']):.0f} crops per "
-            f"second, theirs {median(each['as shipped']):.0f} as shipped (**{beside['times as shipped']:.1f} times "
+            f"filters, crops of {beside['edge']} pixels, {len(each['ours'])} turns: {median(each['ours']):.0f} crops "
+            f"per second, theirs {median(each['as shipped']):.0f} as shipped (**{beside['times as shipped']:.1f} times "
             f"quicker**) and {median(each['best flags']):.0f} with its best flags ({beside['times best flags']:.1f} "
             "times).",
         ]
