@@ -143,7 +143,7 @@ def summarise(results: Mapping[str, Any]) -> None:
             middles = [(place + 0.5) / TENTHS for place in range(TENTHS)]
             curves = [Curve("true", middles, first["std_truth"])]
             curves += [Curve(method, middles, run["std_generated"], dots=True) for method, run in runs.items()]
-            spreads.append(Panel(f"{title}: standard deviation", curves, "signal"))
+            spreads.append(Panel(f"{title}: std", curves, "signal"))
     figures.chart(figures.IMAGES / PICTURE, [*correlations, *spreads], 3)
 
 
