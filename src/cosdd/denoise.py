@@ -98,7 +98,9 @@ def _prepared(network: COSDD | BlindRow, where: torch.device) -> COSDD | BlindRo
     """The network as it denoises quickest; made once, for as long as its weights stay as they are."""
     if isinstance(network, BlindRow):
         return network.to(where)
-    known = where, [(t.data_ptr(), t._version) for t in (*network.parameters(), *network.buffers())]
+    weights = (*network.parameters(), *network.buffers())
+    # Those of a network that was made in inference mode count no versions.
+    known = where, [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in weights]
     before = _PREPARED.get(network)
     if before is None or before[0] != known:
         before = _PREPARED[network] = known, quick(network).to(where)

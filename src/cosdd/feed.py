@@ -17,7 +17,7 @@ from cosdd import processes
 from cosdd.data import Frames, Place
 from cosdd.device import free_memory
 
-SHARE = 0.25  # of the free memory of a GPU that frames may take
+ROOM = 0.25  # of the free memory of a GPU that frames may take
 
 
 class Feed:
@@ -87,5 +87,5 @@ def choose(frames: Frames, device: torch.device, seed: int, count: int, edges: t
         kind = Feed
     else:
         needed = 4.0 * sum(np.prod(frames.arrays[a].shape[1:], dtype=float) for a, _ in frames.train)
-        kind = Resident if needed <= SHARE * free_memory(device) else Ahead
+        kind = Resident if needed <= ROOM * free_memory(device) else Ahead
     return kind(frames, device, seed, count, edges, flips)

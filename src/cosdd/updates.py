@@ -25,7 +25,7 @@ from cosdd.errors import brief
 from cosdd.model import COSDD, BlindRow
 from cosdd.model.graph import Graph
 
-SETTLED = 3  # finite updates of a phase after which it is recorded: the optimiser then knows all its weights
+WARM_UP = 3  # finite updates of a phase after which it is recorded: the optimiser then knows all its weights
 
 Losses = dict[str, Tensor]
 
@@ -120,7 +120,7 @@ class Replayed(Plain):
         phase = self.network.phase(progress)
         if phase != self._phase:  # other parts of the network learn: another graph
             self._phase, self._finite, self._recording = phase, 0, None
-        if self._recording is None and self._finite >= SETTLED:
+        if self._recording is None and self._finite >= WARM_UP:
             self._recording = self._recorded(crops, progress)
         if self._recording is None:
             losses, finite = self._plain(crops, progress)
