@@ -13,14 +13,14 @@ best     the w that the truth asks for, for each image: no rule can do better
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
+from benchmarks.estimators import trained
 from benchmarks.record import Entry, circumstances, write
-from cosdd import preparation, simulate, training
+from cosdd import simulate
 from cosdd.denoise import Denoiser
 from cosdd.estimates import Estimate
 from cosdd.specimen import specimen
@@ -29,17 +29,6 @@ KINDS = ("stripe", "heavy")
 COUNT, SIZE, TESTED = 400, 128, 24
 SAMPLES = {"8 samples": 8, "as many as it takes": None}
 RULES = {"formula": "w = V / (V + B)", "half": "the same, at least 1/2", "best": "best w, from the truth"}
-
-
-def trained(noisy: np.ndarray, seconds: float) -> Denoiser:
-    """By processor time, so that other work on the machine does not matter."""
-    asked = {"method": "cosdd", "train": {"time": seconds}}
-    ready = preparation.prepare([noisy], "TYX", "x", "tiny", asked)
-    run = training.start(ready.settings, ready.frames)
-    began = time.process_time()
-    for _ in training.fit(run):
-        run.seconds = time.process_time() - began
-    return Denoiser(training.finish(run))
 
 
 def sampled(model: Denoiser, noisy: np.ndarray, samples: int | None) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:

@@ -33,6 +33,7 @@ from cosdd.specimen import specimen
 NEAR = 0.05  # dB behind the limit
 INTERVAL = 1.645  # standard deviations either way: 90 % of a normal distribution
 HELD_OUT = 40
+SHORT = {"crop": 48, "validations": 12}
 SMALL = {
     "levels": 4, "features": 16, "max_features": 32, "latents": 8, "final_latents": 8, "noise_layers": 3,
     "noise_features": 16, "signal_layers": 1, "signal_features": 16, "direct_features": 16,
@@ -45,10 +46,10 @@ def images(count: int = 400, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
     return clean, simulate.heavy(clean, np.random.default_rng((0, 1)))
 
 
-def trained(noisy: np.ndarray, seconds: float) -> Denoiser:
+def trained(noisy: np.ndarray, seconds: float, **settings: dict[str, Any]) -> Denoiser:
     """By processor time, so that other work on the machine does not matter."""
-    asked = {"method": "cosdd", "model": SMALL, "train": {"time": seconds, "crop": 48, "validations": 12}}
-    ready = preparation.prepare([noisy], "TYX", "x", "tiny", asked)
+    asked = {"method": "cosdd", "train": {"time": seconds}}
+    ready = preparation.prepare([noisy], "TYX", "x", "tiny", asked, settings)
     run = training.start(ready.settings, ready.frames)
     began = time.process_time()
     for _ in training.fit(run):
@@ -254,7 +255,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         path = asked.model or Path(folder) / "model.safetensors"
         if asked.model is None:
-            trained(noisy[:-HELD_OUT], asked.train).save(path)
+            trained(noisy[:-HELD_OUT], asked.train, model=SMALL, train=SHORT).save(path)
         model = cosdd.load(path)
     cut = (slice(-HELD_OUT, -HELD_OUT + asked.images), *[slice(0, asked.crop)] * 2)
     bench = Bench(model, noisy[cut], clean[cut], asked.many, asked.rounds)

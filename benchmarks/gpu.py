@@ -6,16 +6,18 @@ Needs no data: specimens of our own under the noise of ``cosdd simulate``. In or
 there, so that what is cut off by a time limit is only the rest:
 
 checks      loss terms and denoised images of both methods on the CPU and on the GPU, float32: largest difference
-graph       the losses of 40 updates of cosdd, plain and recorded as a CUDA graph: largest difference
+graph       losses and weights after 60 updates of cosdd, plain and recorded as a CUDA graph: largest difference
+impossible  updates that cannot be recorded: are they made all the same?
 training    updates and crops per second of each preset, plain and recorded, in turn, and its peak memory
 theirs      with --checkout (see benchmarks.training): crops per second of the authors' code at 14 levels, 64 filters,
             256 x 256, as shipped (4 x 4 crops, recomputation) and with its best flags (16 at once, none), and of a
             network of ours of that size, in turn
 denoising   megapixels per second of each method, 1024 x 1024
 noise       seconds for 1000 noisy versions of a 256 x 256 image by `generate`
-sampler     the same without what is around it: 10,000 samples of one code, of the decoders of two presets, and a
-            single one, whose time is that of starting the kernels: what a CUDA graph could save at most
-quality     PSNR after the rest of the time, shared by blind-row and cosdd tiny, on ``stripe`` and ``heavy``
+sampler     the same without what is around it: 10,000 samples of one code, of the decoders of three presets,
+            and a single one, replayed
+quality     PSNR after the rest of the time, shared by blind-row, cosdd tiny and fast, and the authors' networks, on
+            ``stripe`` and ``heavy``
 
 Runs on a CPU too (``--minutes 1``), to see that it works. Results go to ``$OUT/gpu.json`` where OUT is set.
 """
@@ -32,7 +34,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ import torch
 from torch import Tensor
 
 import cosdd
-from benchmarks.record import RESULTS, Entry, circumstances, machine, origin
+from benchmarks.record import RESULTS, machine, origin
 from benchmarks.training import modules
 from cosdd import config, data, device, generation, metrics, simulate, training
 from cosdd.checkpoint import Checkpoint
@@ -154,63 +155,6 @@ def attempt(job: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
         return job(*given)
     except RuntimeError as error:
         return {"failed": str(error).splitlines()[0]}
-
-
-def lines(entry: Entry) -> list[str]:
-    """What it found, for docs/training.md."""
-    found, told = entry["results"], [f"`{entry['command']}`; {circumstances(entry)}:", ""]
-    for name in ("cosdd tiny", "fast"):
-        if (graph := found.get(f"graph {name}")) is not None:
-            told.append(
-                f"- {name}: 60 updates in float32, recorded as a graph and plain: elbo of one update at most "
-                f"{graph['largest']:.0e} apart, weights {graph['weights']:.0e}; two spoiled updates, left out in both."
-            )
-    rates = {
-        name: found[key] for name in PRESETS if "failed" not in found.get(key := f"training {name}", {"failed": 0})
-    }
-    told += ["", "| updates per second | plain | as a graph | crops per second | memory |", "|---" * 5 + "|"]
-    for name, rate_of in rates.items():
-        plain, graph = (f"{rate_of[key]:.1f}" for key in ("updates_per_second_plain", "updates_per_second"))
-        graph = "none" if name == "blind-row" else f"**{graph}**"
-        told.append(
-            f"| {name} | {plain} | {graph} | {rate_of['crops_per_second']:.0f} | {rate_of['memory_gb']:.1f} GB |"
-        )
-    if beside := found.get("theirs"):
-        each = beside["crops_per_second"]
-        told += [
-            "",
-            f"Training beside the authors' code, networks of {beside['levels']} levels and {beside['filters']} "
-            f"filters, crops of {beside['edge']} pixels, {len(each['ours'])} turns: {median(each['ours']):.0f} crops "
-            f"per second, theirs {median(each['as shipped']):.0f} as shipped (**{beside['times as shipped']:.1f} times "
-            f"quicker**) and {median(each['best flags']):.0f} with its best flags ({beside['times best flags']:.1f} "
-            "times).",
-        ]
-    draws = {name: found[key] for name in PRESETS if (key := f"sampler {name}") in found}
-    if draws:
-        seconds = ", ".join(f"{name} {drawn['seconds']:.1f} s" for name, drawn in draws.items())
-        size, count = next((drawn["size"], drawn["samples"]) for drawn in draws.values())
-        told += ["", f"{count:,} samples of the noise of {size} x {size} pixels: {seconds}."]
-    scored = {key.removeprefix("quality "): value for key, value in found.items() if key.startswith("quality ")}
-    if scored:
-        each = ", ".join(f"{name} {value['psnr_denoised']:.1f} dB" for name, value in scored.items())
-        one = next(iter(scored.values()))
-        told += [
-            "",
-            f"After {one['seconds']:.0f} s of training, our own specimens: {each}; noisy {one['psnr_noisy']:.1f} dB, "
-            f"best Gaussian {one['psnr_gaussian']:.1f} dB.",
-        ]
-    if speed := found.get("inference"):
-        hundred, direct = speed["mmse_100_seconds"], speed["direct_seconds"]
-        told += [
-            "",
-            "Denoising beside the authors' code, 512 x 512 pixels, 6 levels and 32 filters, bfloat16: 100 samples take "
-            f"theirs {hundred['theirs']['median']:.1f} s, ours driven as theirs {hundred['naive']['median']:.1f} s, "
-            f"and **ours {hundred['ours']['median']:.1f} s, which is slower**, extrapolated from eight: nearly all of "
-            f"that was a fixed cost of each call, as the direct denoiser shows ({direct['ours']['median']:.2f} s, "
-            f"theirs {direct['theirs']['median']:.2f} s). A copy of the network was made ready in each; it is kept "
-            "now, and that was not measured again.",
-        ]
-    return told
 
 
 def settings(name: str, **train: Any) -> config.Config:

@@ -18,7 +18,7 @@ from benchmarks import (
     demo,
     estimators,
     gauntlet,
-    gpu,
+    gpu_page,
     inference,
     inspection,
     large,
@@ -58,7 +58,7 @@ BLOCKS: dict[str, Block] = {
     },
     "docs/report.md": {"report": report.lines},
     "docs/samples.md": {"estimators": estimators.lines, "seams": seams.lines, "blend": blend.lines},
-    "docs/training.md": {"training": training.lines, "gpu": gpu.lines},
+    "docs/training.md": {"training": training.lines, "gpu": gpu_page.lines},
 }
 
 

@@ -116,7 +116,7 @@ def load(path: str | Path) -> Checkpoint:
                 steps, seconds, version = int(header["steps"]), float(header["seconds"]), str(header["version"])
                 spread = _spread(header.get("spread", ()), settings.model.channels)
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-                raise InputError(f"{path}: the model's header is damaged ({_brief(error)})") from None
+                raise InputError(f"{path}: the model's header is damaged ({brief(str(error), 120)})") from None
             with torch.device("meta"):  # shapes only, nothing allocated
                 empty = build(settings)
             if isinstance(empty, COSDD) and empty.stride > LARGEST_STRIDE:
@@ -137,7 +137,7 @@ def load(path: str | Path) -> Checkpoint:
                     raise InputError(f"{path}: tensor {name} is {entry.kind}, expected {value.dtype}")
             weights = file.tensors()
     except (tensorfile.Damaged, OSError) as error:
-        raise InputError(f"{path}: not a model file, or damaged ({_brief(error)})") from None
+        raise InputError(f"{path}: not a model file, or damaged ({brief(str(error), 120)})") from None
     with torch.random.fork_rng(devices=[]):
         network = build(settings)  # no larger than the file, now that it fits
     network.load_state_dict(weights, assign=True, strict=not later)
@@ -171,7 +171,3 @@ def _spread(values: Sequence[float], channels: int) -> tuple[float, ...]:
     if len(factors) not in (0, channels) or not all(math.isfinite(factor) and factor > 0 for factor in factors):
         raise ValueError("spread")
     return factors
-
-
-def _brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
