@@ -49,7 +49,8 @@ NOISES = {
 class Set:
     """Images (n, y, x) with the noise along x. `judge` scores an estimate of the test images.
 
-    clean, second: of the training images. truth: what the test images are scored against, where that is an image.
+    clean, second: of the training images; of real frames, the mean of the others of the same scene.
+    truth: what the test images are scored against, where that is an image.
     leads: the score that ranks the methods, "psnr" (higher is better), "mse" (lower) or None.
     """
 
@@ -128,17 +129,19 @@ def twophoton(seed: int, tested: int) -> Set:
         return {"mse_in_place": against_others_in_place(images, noisy, shifts)} | against_others(noisy, images, picked)
 
     picked = np.arange(len(noisy))
+    mean = mean_of_others(noisy, picked)
     return Set("twophoton", "two-photon calcium imaging, 20 frames of a drifting scene", noisy, noisy, 2, judge, "mse",
-               second=np.roll(noisy, 1, 0), truth=mean_of_others(noisy, picked))  # fmt: skip
+               clean=mean, second=np.roll(noisy, 1, 0), truth=mean)  # fmt: skip
 
 
 def confocal(seed: int, tested: int) -> Set:
     path = sorted(stored("noisy", "confocal_counts").glob("*"))[0]
     noisy = tifffile.imread(path).astype(np.float32)
     picked = np.linspace(0, len(noisy) - 1, min(tested, len(noisy))).round().astype(int)
+    mean = mean_of_others(noisy, np.arange(len(noisy)))
     return Set("confocal", "photon counts of a confocal microscope, white noise", noisy, noisy[picked], 0,
                lambda images: against_others(noisy, images, picked), "mse",
-               second=np.roll(noisy, 1, 0), truth=mean_of_others(noisy, picked))  # fmt: skip
+               clean=mean, second=np.roll(noisy, 1, 0), truth=mean[picked])  # fmt: skip
 
 
 def mean_of_others(noisy: np.ndarray, picked: np.ndarray) -> np.ndarray:
