@@ -37,6 +37,7 @@ def main() -> None:
     run.add_argument("--seeds", default=1, type=int)
     run.add_argument("--test-images", default=40, type=int, help="of each simulated set")
     run.add_argument("--limit", default="1h", type=duration, help="a method is ended after so long")
+    run.add_argument("--checkout", default="", help="folder of the authors' code, github.com/krulllab/COSDD")
     environment = verbs.add_parser("environment", help="make the environment of some methods")
     environment.add_argument("name")
     asked = parser.parse_args()
@@ -51,7 +52,8 @@ def main() -> None:
             return
         chosen = list(methods.METHODS) if asked.methods == "all" else asked.methods.split(",")
         images = list(sets.SETS) if asked.sets == "all" else asked.sets.split(",")
-        protocol = table.Protocol(asked.budget, asked.clock, asked.test_images, asked.limit)
+        checkout = os.path.abspath(asked.checkout) if asked.checkout else ""
+        protocol = table.Protocol(asked.budget, asked.clock, asked.test_images, asked.limit, checkout)
         table.run(chosen, images, asked.seeds, protocol, _command(asked))
     except InputError as error:
         sys.exit(_fault(error))

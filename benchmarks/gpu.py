@@ -9,7 +9,7 @@ checks      loss terms and denoised images of both methods on the CPU and on the
 graph       losses and weights after 60 updates of cosdd, plain and recorded as a CUDA graph: largest difference
 impossible  updates that cannot be recorded: are they made all the same?
 training    updates and crops per second of each preset, plain and recorded, in turn, and its peak memory
-theirs      with --checkout (see benchmarks.training): crops per second of the authors' code at 14 levels, 64 filters,
+theirs      with --checkout (see benchmarks.published): crops per second of the authors' code at 14 levels, 64 filters,
             256 x 256, as shipped (4 x 4 crops, recomputation) and with its best flags (16 at once, none), and of a
             network of ours of that size, in turn
 denoising   megapixels per second of each method, 1024 x 1024
@@ -41,8 +41,8 @@ import torch
 from torch import Tensor
 
 import cosdd
+from benchmarks.published import Published
 from benchmarks.record import RESULTS, machine, origin
-from benchmarks.training import modules
 from cosdd import config, data, device, generation, metrics, simulate, training
 from cosdd.checkpoint import Checkpoint
 from cosdd.data import Frames
@@ -300,10 +300,12 @@ def beside_theirs(checkout: Path, quick: bool) -> Iterator[dict[str, Any]]:
     run = training.start(asked, Frames.split([noisy[:, None]], 0.1, 0))
     for _ in range(5 if not quick else 0):
         one_update(run)  # it is recorded after the third
+    crops = lambda: torch.randn(16, 1, edge, edge, device=where)  # noqa: E731
     jobs: dict[str, Callable[[], Any]] = {"ours": lambda: one_update(run)}
     for name, parts in (("as shipped", 4), ("best flags", 1)):
-        step, _ = their_update(checkout, edge, levels, filters, parts)
-        jobs[name] = lambda step=step: step(torch.randn(16, 1, edge, edge, device=where))
+        code = Published(checkout, edge, levels, filters, where)
+        code.recompute(parts > 1)
+        jobs[name] = lambda code=code, parts=parts: their_update(code, crops(), parts)
     for _ in range(turns):
         for name, job in jobs.items():
             found.setdefault(name, []).append(round(16 * rate(job, seconds, warm=2), 1))
@@ -313,51 +315,10 @@ def beside_theirs(checkout: Path, quick: bool) -> Iterator[dict[str, Any]]:
         yield {"crops_per_second": found, "edge": edge, "levels": levels, "filters": filters} | quicker
 
 
-def their_update(
-    checkout: Path, edge: int, levels: int, filters: int, parts: int
-) -> tuple[Callable[[Tensor], None], Callable[[Tensor, int], Tensor]]:
-    """One update of 16 crops by their modules, in the order of their training step, as benchmarks.training has it;
-    and the mean of samples."""
-    settings = {
-        "data": {"number-dimensions": 2},
-        "hyper-parameters": {
-            "number-layers": levels, "s-code-channels": filters, "number-gaussians": 5, "noise-direction": "x",
-            "scale-initialisation": False,
-        },
-        "train-parameters": {"crop-size": [edge, edge], "use-direct-denoiser": True, "direct-denoiser-loss": "MSE"},
-    }  # fmt: skip
-    networks = [network.to(device.best()) for network in modules(checkout)[1](settings, 1)]
-    for network in networks:
-        for module in network.modules():
-            if hasattr(module, "checkpointed"):
-                module.checkpointed = parts > 1
-    ladder, decoder, signal, direct = networks
-    weights = [*ladder.parameters(), *decoder.parameters()], signal.parameters(), direct.parameters()
-    optimisers = [torch.optim.Adamax(parameters) for parameters in weights]
-
-    def update(crops: Tensor) -> None:
-        for x in crops.chunk(parts):
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):  # elsewhere emulated
-                encoded = ladder(x)
-                code = encoded["s_code"]
-                nll = -decoder.loglikelihood(x, decoder(x, code)).mean()
-                bound = nll + ladder.kl_divergence(encoded["q_list"], encoded["p_list"]) / x.numel()
-                clean = signal(code.detach())
-                losses = bound, signal.loss(x, clean).mean(), direct.loss(clean.detach(), direct(x)).mean()
-            for loss in losses:
-                loss.backward()
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad()
-
-    @torch.no_grad()
-    def estimate(x: Tensor, samples: int) -> Tensor:
-        for network in networks:
-            network.eval()
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
-            return torch.stack([signal(ladder(x)["s_code"]).float() for _ in range(samples)]).mean(0)
-
-    return update, estimate
+def their_update(code: Published, crops: Tensor, parts: int) -> None:
+    """Of all crops, so many parts of them one after the other."""
+    for index, x in enumerate(crops.chunk(parts)):
+        code.learn(x, step=index == parts - 1)
 
 
 def denoising(name: str, edge: int) -> dict[str, float]:
@@ -428,16 +389,16 @@ def quality(name: str, noisy: np.ndarray, clean: np.ndarray, seconds: float) -> 
 
 def their_quality(checkout: Path, noisy: np.ndarray, clean: np.ndarray, seconds: float) -> dict[str, float]:
     """The same of the authors' networks of their example configuration, with its best flags, on whole images."""
-    update, estimate = their_update(checkout, 128, 14, 64, 1)
+    code = Published(checkout, 128, 14, 64, device.best())
     x = torch.from_numpy(noisy[:, None]).to(device.best())
     mean, std = x[:100].mean(), x[:100].std()
     x = (x - mean) / std
     began, steps = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
-        update(x[torch.randint(100, (16,), device=x.device)])
+        their_update(code, x[torch.randint(100, (16,), device=x.device)], 1)
         steps += 1
         synchronise()
-    denoised = (estimate(x[100:], 20) * std + mean).float().cpu().numpy()[:, 0]
+    denoised = (code.mean(x[100:], 20) * std + mean).cpu().numpy()[:, 0]
     return scores(denoised, noisy, clean) | {"seconds": round(seconds, 1), "steps": steps}
 
 

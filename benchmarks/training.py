@@ -2,11 +2,8 @@
 
 python -m benchmarks.training --checkout FOLDER [--seconds 20m --sets stripe,heavy --runs ours,auto --seeds 0]
 
-FOLDER is a checkout of https://github.com/krulllab/COSDD (MIT licence), branch main: no line of it is part of this
-project. Its modules are driven from a plain loop in the order of its training step: ladder and autoregressive decoder,
-signal decoder, direct denoiser, each with its own Adamax; four batches of 4 crops of 64 x 64 to an update, as its
-example configuration has it, with 6 levels and 32 filters; float32, without recomputation. What they leave out here:
-logging and pictures.
+FOLDER is a checkout of the authors' code, which benchmarks.published drives: four batches of 4 crops of 64 x 64 to an
+update, as its example configuration has it, with 6 levels and 32 filters; float32, without recomputation.
 
 ours     --method cosdd, preset tiny, which starts as a wavelet denoiser (docs/training.md)
 empty    the same with latents that start empty, as in the paper: the settings of EMPTY
@@ -23,29 +20,24 @@ count, and neither does scoring. A run that is there already, from this machine,
 from __future__ import annotations
 
 import argparse
-import importlib
-import random
 import sys
 import time
-import types
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 
+from benchmarks import published
 from benchmarks.__main__ import duration
 from benchmarks.blindrow import photographs, simulate
+from benchmarks.published import Estimate
 from benchmarks.record import Entry, circumstances, earlier, write
 from cosdd import metrics, preparation, training
 from cosdd.model import COSDD
 
-# An estimate of noisy images (n, y, x), by the name of the way it is made.
-Estimate = Callable[[np.ndarray], dict[str, np.ndarray]]
 RUNS = {  # what the page calls them
     "ours": "`--method cosdd`",
     "empty": "the same, started with empty latents, as before",
@@ -75,15 +67,14 @@ def ours(name: str, images: np.ndarray, seconds: float, seed: int) -> Iterator[t
     statistics = ready.frames.statistics
 
     @torch.inference_mode()
-    def estimate(noisy: np.ndarray) -> dict[str, np.ndarray]:
+    def estimate(noisy: np.ndarray, samples: int) -> dict[str, np.ndarray]:
         network, kept = run.network, {name: value.clone() for name, value in run.network.state_dict().items()}
         network.load_state_dict(run.average)
         network.eval()
         x = torch.from_numpy(statistics.normalise(noisy[:, None]))
         if isinstance(network, COSDD):
             features, window = network.encode(x)
-            samples = [network.sample(features, window) for _ in range(SAMPLES)]
-            found = {"mean": torch.stack(samples).mean(0)}
+            found = {"mean": torch.stack([network.sample(features, window) for _ in range(samples)]).mean(0)}
             if network.direct is not None and training.progress(run) > network.settings.direct_from:
                 found["direct"] = network.denoise_directly(x)
         else:
@@ -100,97 +91,6 @@ def ours(name: str, images: np.ndarray, seconds: float, seed: int) -> Iterator[t
         yield run.step, estimate
 
 
-def modules(checkout: Path) -> tuple[Any, Any]:
-    """The authors' ``utils`` and ``get_models``; what these import for logging, pictures and statistics is hollow."""
-    if not (checkout / "models" / "get_models.py").exists():
-        sys.exit(f"error: {checkout}: no models/get_models.py, expected a checkout of github.com/krulllab/COSDD, main")
-
-    class Hollow(types.ModuleType):
-        def __getattr__(self, name: str) -> type:
-            return object
-
-    names = ("matplotlib", "matplotlib.pyplot", "pytorch_lightning", "sklearn", "sklearn.linear_model", "tqdm")
-    with mock.patch.dict(sys.modules, {name: Hollow(name) for name in names}):
-        sys.path.insert(0, str(checkout))
-        try:
-            return importlib.import_module("utils"), importlib.import_module("models.get_models").get_models
-        finally:
-            sys.path.remove(str(checkout))
-
-
-def theirs(checkout: Path, mended: bool, images: np.ndarray, seed: int) -> Iterator[tuple[int, Estimate]]:
-    """Their modules in the order of their training step; never ends."""
-    utils, get_models = modules(checkout)
-    random.seed(seed)
-    torch.manual_seed(seed)
-    settings = {
-        "data": {"number-dimensions": 2},
-        "hyper-parameters": {
-            "number-layers": 6, "s-code-channels": 32, "number-gaussians": 5, "noise-direction": "x",
-            "scale-initialisation": False,
-        },
-        "train-parameters": {"crop-size": [64, 64], "use-direct-denoiser": True, "direct-denoiser-loss": "MSE"},
-    }  # fmt: skip
-    pixels = torch.from_numpy(images)[:, None]
-    mean, std = pixels.mean(), pixels.std()
-    if mended:
-        pixels = pixels[torch.randperm(len(pixels))]
-    loader = utils.DataModule(pixels, batch_size=4, rand_crop_size=(64, 64), train_split=0.9)
-    with mock.patch("random.shuffle") if mended else nullcontext():
-        loader.setup("fit")
-    ladder, decoder, signal, direct = get_models(settings, 1)
-    networks = (ladder, decoder, signal, direct)
-    optimisers = [
-        torch.optim.Adamax(parameters)
-        for parameters in ([*ladder.parameters(), *decoder.parameters()], signal.parameters(), direct.parameters())
-    ]
-    schedules = [
-        torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.1, patience=25) for optimiser in optimisers
-    ]
-
-    def losses(crops: torch.Tensor) -> Iterator[torch.Tensor]:
-        x = (crops - mean) / std
-        encoded = ladder(x)
-        code = encoded["s_code"]
-        nll = -decoder.loglikelihood(x, decoder(x, code)).mean()
-        yield nll + ladder.kl_divergence(encoded["q_list"], encoded["p_list"]) / x.numel()
-        clean = signal(code.detach())
-        yield signal.loss(x, clean).mean()
-        yield direct.loss(clean.detach(), direct(x)).mean()
-
-    @torch.no_grad()
-    def estimate(noisy: np.ndarray) -> dict[str, np.ndarray]:
-        state = torch.get_rng_state()
-        for network in networks:
-            network.eval()
-        x = (torch.from_numpy(noisy)[:, None] - mean) / std
-        samples = [signal(ladder(x)["s_code"]) for _ in range(SAMPLES)]
-        found = {"mean": torch.stack(samples).mean(0), "direct": direct(x)}
-        for network in networks:
-            network.train()
-        torch.set_rng_state(state)
-        return {name: (value * std + mean).numpy()[:, 0] for name, value in found.items()}
-
-    updates = 0
-    while True:
-        for index, crops in enumerate(loader.train_dataloader()):
-            for optimiser, loss in zip(optimisers, losses(crops), strict=True):
-                loss.backward()
-                if (index + 1) % 4 == 0:
-                    optimiser.step()
-                    optimiser.zero_grad()
-            updates += (index + 1) % 4 == 0
-            yield updates, estimate
-        for network in networks:
-            network.eval()
-        with torch.no_grad():
-            held = torch.tensor([[float(loss) for loss in losses(crops)] for crops in loader.val_dataloader()])
-        for network in networks:
-            network.train()
-        for schedule, value in zip(schedules, held.mean(0), strict=True):
-            schedule.step(value)
-
-
 def curve(steps: Iterator[tuple[int, Estimate]], seconds: float, noisy: np.ndarray, clean: np.ndarray) -> list[dict]:
     """PSNR of every way of estimating, at the marks, against processor seconds of training."""
     marks, spent, updates, estimate = [*(mark for mark in MARKS if mark < seconds), seconds], 0.0, 0, None
@@ -203,7 +103,8 @@ def curve(steps: Iterator[tuple[int, Estimate]], seconds: float, noisy: np.ndarr
             updates, estimate = step
         if step is None or spent >= marks[0]:
             assert estimate is not None
-            scores = {f"psnr_{name}": metrics.psnr(image, clean, "unit") for name, image in estimate(noisy).items()}
+            made = estimate(noisy, SAMPLES)
+            scores = {f"psnr_{name}": metrics.psnr(image, clean, "unit") for name, image in made.items()}
             entry = {"seconds": spent, "updates": updates} | scores
             found.append({name: float(f"{value:.4g}") for name, value in entry.items()})
             print("  ", found[-1], flush=True)
@@ -262,7 +163,7 @@ def main() -> None:
                 if name in ("theirs", "mended"):
                     if asked.checkout is None:
                         sys.exit("error: --checkout is needed for theirs and mended: the folder of the authors' code")
-                    steps = theirs(asked.checkout.resolve(), name == "mended", noisy[:360], seed)
+                    steps = published.training(asked.checkout.resolve(), name == "mended", noisy[:360], seed)
                 else:
                     steps = ours(name, noisy[:360], asked.seconds, seed)
                 found = curve(steps, asked.seconds, noisy[tested], clean[tested])

@@ -13,17 +13,28 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class Method:
-    """call: module:function. needs: what it must see beyond noisy images. environment: "" for the one that runs us."""
+    """call: module:function. needs: what it must see beyond noisy images. environment: "" for the one that runs us.
+    checkout: whether it needs a folder of the authors' code.
+    """
 
     call: str
     says: str
     needs: tuple[str, ...] = ()
     learns: bool = False
     environment: str = ""
+    checkout: bool = False
 
 
-def _of(module: str, function: str, says: str, *needs: str, learns: bool = False, environment: str = "") -> Method:
-    return Method(f"benchmarks.table.{module}:{function}", says, needs, learns, environment)
+def _of(
+    module: str,
+    function: str,
+    says: str,
+    *needs: str,
+    learns: bool = False,
+    environment: str = "",
+    checkout: bool = False,
+) -> Method:
+    return Method(f"benchmarks.table.{module}:{function}", says, needs, learns, environment, checkout)
 
 
 METHODS = {
@@ -38,6 +49,8 @@ METHODS = {
     "BM3D": _of("classical", "bm3d", "with the row spectrum; non-commercial, used where the user installed it"),
     "auto": _of("ours", "auto", "ours, the default: the blind-row Bayesian denoiser", learns=True),
     "cosdd": _of("ours", "cosdd", "ours after the paper: direct denoiser, and the mean of 100 samples", learns=True),
+    "published COSDD": _of("theirs", "as_shipped", "the authors' code as shipped", learns=True, checkout=True),
+    "published COSDD, mended": _of("theirs", "mended", "with its shuffling mended", learns=True, checkout=True),
     "row-split Noise2Noise": _of("controls", "row_split", "control: even rows predict odd rows", learns=True),
     "row-masked network": _of("controls", "row_masked", "control: rows predicted from the other rows", learns=True),
     "N2V": _of("peers", "n2v", "white noise only", learns=True, environment="careamics"),

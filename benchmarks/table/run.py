@@ -33,12 +33,15 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Protocol:
-    """budget: seconds of training. clock: see ``Task``. tested: test images. limit: seconds until a method is ended."""
+    """budget: seconds of training. clock: see ``Task``. tested: test images. limit: seconds until a method is ended.
+    checkout: folder of the authors' code, where there is one.
+    """
 
     budget: float
     clock: str = "wall"
     tested: int = 40
     limit: float = 3600.0
+    checkout: str = ""
 
 
 def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Protocol, command: str) -> None:
@@ -98,6 +101,8 @@ def attempt(method: Method, images: Set, seed: int, protocol: Protocol) -> Row:
     lacking = [NEEDS[need] for need in method.needs if need not in given]
     if lacking:
         return {"status": f"not applicable: needs {' and '.join(lacking)}"}
+    if method.checkout and not protocol.checkout:
+        return {"status": "not there: give --checkout, a folder of github.com/krulllab/COSDD"}
     python = interpreter(method.environment)
     if python is None:
         advice = f"python -m benchmarks environment {method.environment}"
@@ -107,6 +112,7 @@ def attempt(method: Method, images: Set, seed: int, protocol: Protocol) -> Row:
         source.mkdir()
         target.mkdir()
         words = {"call": method.call, "budget": protocol.budget, "clock": protocol.clock, "seed": seed}
+        words |= {"checkout": protocol.checkout} if method.checkout else {}
         files.write(source, words | {"extent": images.extent}, train=images.train, test=images.test, **given)
         failure = worked(python, source, target, protocol.limit)
         if failure:

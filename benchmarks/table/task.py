@@ -36,6 +36,7 @@ class Task:
     clean: np.ndarray | None = None
     second: np.ndarray | None = None
     truth: np.ndarray | None = None
+    checkout: str = ""  # a folder of the authors' code
 
     def start(self) -> Callable[[], float]:
         """Start the clock; what it returns tells the share of the budget that is used."""
