@@ -10,7 +10,7 @@ install: .venv/installed
 # build of torch (see pytorch.org) beforehand: the default one brings gigabytes of CUDA libraries.
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and was not found" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --upgrade-deps .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $@
@@ -36,6 +36,7 @@ test-oldest:
 	.venv-oldest/bin/python -m pytest -W default tests/test_numbers.py tests/test_end_to_end.py tests/test_checkpoint.py
 
 # Known vulnerabilities in the pinned versions, which asks the database of PyPI, and what bandit finds in the source.
+# Where nothing can be asked, benchmarks/audit.py reads copies of such databases.
 audit: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check bandit pip-audit
 	$(BIN)/bandit -q -c pyproject.toml -r src

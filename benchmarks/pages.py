@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import (
+    audit,
     blend,
     blindrow,
     checkerboard,
@@ -55,6 +56,7 @@ BLOCKS: dict[str, Block] = {
         "spoiled": spoiled.lines,
         "faults": gauntlet.faults,
         "fuzz": gauntlet.fuzz,
+        "audit": audit.lines,
     },
     "docs/report.md": {"report": report.lines},
     "docs/samples.md": {"estimators": estimators.lines, "seams": seams.lines, "blend": blend.lines},
