@@ -1,5 +1,6 @@
 """Files come back as they went in: pixels, axes, scale. What is unclear or damaged is said in one line."""
 
+import base64
 import subprocess
 import sys
 import tracemalloc
@@ -378,6 +379,20 @@ def test_damaged_files_are_refused_in_silence(tmp_path, capfd):
         refused(images.read, file)
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""
+
+
+# Found by the fuzzer: a page whose size is lost while tags are read, which tifffile gives as no pixels, of no shape.
+WITHOUT_SHAPE = base64.b64decode(
+    "SUkqAAgAAAAOAADZBAABAQAAA0lJKgAIAAAADgAA2QQAAQAAABABAAAAEAAAEAAAAAEBBAABAAAAEAAAAAIBAwABAPv7+/v7+/v7"
+    "+/v7+wAAAgEDAAEAAAAQAAP9SSoACAAAAA4AAAEEAAAA+/v7+/v7+/v7+/v7AAAQAAD/////AAEAAAABAAAABgEDAAEAAAABAAAA"
+    "EAAAAAAAAAAAAQHgDgECAPsCBAAAhgUAABEBAAAAAAAAAA8EAAEAAADgAAAAFQEDAAEAAAABAAAAFgEE"
+)
+
+
+def test_pixels_that_do_not_fill_their_shape_are_refused(tmp_path, capfd):
+    (tmp_path / "a.tif").write_bytes(WITHOUT_SHAPE)
+    assert "0 pixels for a shape of 0-D" in refused(images.read, tmp_path / "a.tif")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_corrupt_bytes_never_give_a_traceback(tmp_path):

@@ -113,7 +113,7 @@ def _pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixe
     if first.kind == "ome" and any(page is None for s in series for page in s.pages):
         raise refusal(path, "planes are missing", "all planes of the OME-TIFF", "put its files together")
     if len(series) > 1:
-        return np.stack([s.asarray() for s in series]), f"P{first.axes}"
+        return np.stack([_loaded(s, path) for s in series]), f"P{first.axes}"
     if first.dataoffset is not None and not first.is_multifile and first.keyframe.parent is tif:
         mapped = np.memmap(path, tif.byteorder + first.dtype.char, "r", first.dataoffset, first.shape)
         return lazy.in_file(mapped, path), first.axes
@@ -121,7 +121,7 @@ def _pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixe
     before = first.shape[: len(first.shape) - len(page)]
     by_pages = first.shape[len(before) :] == page and math.prod(before) == len(first.pages)
     if first.nbytes < lazy.LARGE or first.is_multifile or not by_pages:
-        return first.asarray(), first.axes
+        return _loaded(first, path), first.axes
     turn = threading.Lock()
 
     def read(place: tuple[int, ...]) -> np.ndarray:
@@ -134,6 +134,15 @@ def _pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixe
                 tif.filehandle.close()
 
     return Lazy(Chunks(first.shape, first.dtype, (1,) * len(before) + page, read)), first.axes
+
+
+def _loaded(series: Any, path: Path) -> np.ndarray:
+    """Pixels that do not fill its shape tifffile gives as they are, and only warns."""
+    pixels = series.asarray()
+    if pixels.shape != series.shape or pixels.ndim != len(series.axes):
+        seen = f"{shape_text(pixels)} pixels for a shape of {shape_text(series)}"
+        raise refusal(path, seen, "a complete image file", "copy it again, or open it in Fiji and save it as TIFF")
+    return pixels
 
 
 def _tag_scale(page: Any, imagej: dict[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
