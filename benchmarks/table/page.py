@@ -142,25 +142,29 @@ def _gap(value: float, ours: float, score: str) -> str:
 
 def conditions(entry: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """Where and how it was measured, however narrow that is."""
-    machine = entry["machine"]
-    terms: dict[tuple[float, str, int], dict[str, None]] = {}
+    terms: dict[tuple[Any, ...], dict[str, None]] = {}
     for row in rows:
         t = row["protocol"]
         if row["status"] == "done" and "budget" in t:
-            terms.setdefault((t["budget"], t["clock"], t["cores"]), {})[row["set"]] = None
-    kind = {"wall": "wall-clock", "processor": "processor time (others were using the machine, too)"}
-    told = "; ".join(
-        f"{budget:g} s of {kind[clock]} on {cores} core{'s' if cores > 1 else ''} for {', '.join(names)}"
-        for (budget, clock, cores), names in terms.items()
-    )
-    amx = ", with AMX bfloat16, which ours and the controls use" if machine["amx_bfloat16"] else ""
+            kind = tuple(t[name] for name in ("budget", "clock", "cores", "cpu", "amx_bfloat16", "gpu"))
+            terms.setdefault(kind, {})[row["set"]] = None
+    told = "; ".join(f"{_time_on(*kind)} for {', '.join(names)}" for kind, names in terms.items())
+    names = [name for of_kind in terms.values() for name in of_kind]
+    if len(names) > len({*names}):
+        told += " (where a set is named twice, some of its methods had the one, some the other)"
     seeds, tested = len({row["seed"] for row in rows}), sorted({row["protocol"]["tested"] for row in rows})
     return (
-        f"`{entry['command']}` on {machine['cpu']}{amx}, {machine['gpu'] or 'no GPU'}; torch {machine['torch']}, "
-        f"measured {entry['date']}. Training, each method on each set: {told}. {seeds} seed{'s' if seeds > 1 else ''}, "
-        f"{' or '.join(map(str, tested))} test images of each simulated set, {EDGE} pixels wide. Bold: the best of "
-        f"those that see {NOTHING_MORE}. An empty cell was not measured."
+        f"`{entry['command']}`, torch {entry['machine']['torch']}, last measured {entry['date']}. Training, each "
+        f"method on each set: {told}. Where there is AMX bfloat16, ours and the controls use it. {seeds} "
+        f"seed{'s' if seeds > 1 else ''}, {' or '.join(map(str, tested))} test images of each simulated set, {EDGE} "
+        f"pixels wide. Bold: the best of those that see {NOTHING_MORE}. An empty cell was not measured."
     )
+
+
+def _time_on(budget: float, clock: str, cores: int, cpu: str, amx: bool, gpu: str | None) -> str:
+    kind = {"wall": "wall-clock", "processor": "processor time (others were using the machine, too)"}[clock]
+    machine = f"{cpu}{' with AMX bfloat16' if amx else ''}{f', {gpu}' if gpu else ''}"
+    return f"{budget:g} s of {kind} on {cores} core{'s' if cores > 1 else ''} of {machine}"
 
 
 def table(scores: Mapping[str, Mapping[str, Score]], by: Mapping[str, str], better: int, digits: int) -> list[str]:

@@ -52,7 +52,7 @@ def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Proto
                 raise InputError(f"{kind} {name!r} is unknown: choose from {', '.join(known)}")
     if protocol.clock == "processor" and os.environ.get("OMP_NUM_THREADS") != "1":
         raise InputError("--clock processor counts every thread: set OMP_NUM_THREADS=1")
-    before = record.earlier("table")
+    before = (record.read("table") or {"results": {}})["results"]  # of other machines too: each row says its own
     rows: list[Row] = before.get("rows", [])
     SAYS.update(before.get("sets", {}))
     for seed in range(seeds):
@@ -73,10 +73,12 @@ def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Proto
 
 
 def stated(method: Method, protocol: Protocol) -> dict[str, Any]:
-    """What a row's figures depend on: those of methods without learning know no budget."""
+    """What a row's figures depend on: those of methods without learning know no budget and no machine."""
     terms: dict[str, Any] = {"tested": protocol.tested}
     if method.learns:
+        machine = record.machine()
         terms |= {"budget": protocol.budget, "clock": protocol.clock, "cores": cores()}
+        terms |= {name: machine[name] for name in ("cpu", "amx_bfloat16", "gpu")}
     return terms
 
 
