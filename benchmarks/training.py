@@ -14,7 +14,7 @@ mended   theirs, but the images are shuffled as a permutation: as published, shu
 
 Photographs (bsd400, 128 px centre crops; 360 to train on, 8 of the other 40 to test) under the noise of
 benchmarks.blindrow. Seconds are processor time of training on one thread, so other work on the machine does not
-count, and neither does scoring. A run that is there already, from this machine, is measured anew only if named.
+count, and neither does scoring. A run that is there already is measured anew only if named; each says its machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from benchmarks import published
 from benchmarks.__main__ import duration
 from benchmarks.blindrow import photographs, simulate
 from benchmarks.published import Estimate
-from benchmarks.record import Entry, circumstances, earlier, write
+from benchmarks.record import Entry, circumstances, machine, read, write
 from cosdd import metrics, preparation, training
 from cosdd.model import COSDD
 
@@ -117,7 +117,7 @@ def lines(entry: Entry) -> list[str]:
     told = [
         f"`{entry['command']}`; {circumstances(entry)}. PSNR with range 1, after so many seconds of training; of the "
         "mean of eight samples, or of the direct denoiser where that is better; where there are several seeds, the "
-        "median, and from the least to the most.",
+        "median, and from the least to the most." + _machines(entry),
     ]
     for kind, found in entry["results"].items():
         longest = max((points for seeds in found["runs"].values() for points in seeds.values()), key=len)
@@ -134,6 +134,19 @@ def lines(entry: Entry) -> list[str]:
             updates = median(max(point["updates"] for point in points) for points in seeds.values())
             told.append(f"| {RUNS[name]} | {' | '.join(cells)} | {updates:.0f} |")
     return told
+
+
+def _machines(entry: Entry) -> str:
+    """Where not all was measured on one machine: which seeds were on which."""
+    seeds: dict[str, dict[str, None]] = {}
+    for found in entry["results"].values():
+        for of_seeds in found["machines"].values():
+            for seed, cpu in of_seeds.items():
+                seeds.setdefault(cpu, {})[seed] = None
+    if len(seeds) < 2:
+        return ""
+    told = [f"seed{'s' if len(of) > 1 else ''} {', '.join(sorted(of))} on {cpu}" for cpu, of in seeds.items()]
+    return f" Not all machines were the last one: {'; '.join(told)}."
 
 
 def _cell(psnrs: list[float]) -> str:
@@ -154,7 +167,7 @@ def main() -> None:
     torch.set_num_threads(1)
     clean = photographs()
     tested = np.linspace(360, 399, TESTED).round().astype(int)
-    results = earlier("training")
+    cpu = machine()["cpu"]
     for seed in map(int, asked.seeds.split(",")):  # alternating: what changes on the machine meets all of them
         for kind in asked.sets.split(","):
             noisy = simulate(kind, clean, np.random.default_rng(seed))
@@ -167,9 +180,10 @@ def main() -> None:
                 else:
                     steps = ours(name, noisy[:360], asked.seconds, seed)
                 found = curve(steps, asked.seconds, noisy[tested], clean[tested])
-                results = earlier("training") or results
+                results = (read("training") or {"results": {}})["results"]  # another run may have written meanwhile
                 of_set = results.setdefault(kind, {"psnr_noisy": metrics.psnr(noisy[tested], clean[tested], "unit")})
                 of_set.setdefault("runs", {}).setdefault(name, {})[str(seed)] = found
+                of_set.setdefault("machines", {}).setdefault(name, {})[str(seed)] = cpu
                 command = f"python -m benchmarks.training --checkout FOLDER --seconds {asked.seconds:.0f}"
                 write("training", command, results)
 
