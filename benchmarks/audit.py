@@ -2,7 +2,7 @@
 
 python -m benchmarks.audit --pypa FOLDER --pyup FOLDER
 
---pypa    a checkout of github.com/pypa/advisory-database, which pip-audit asks
+--pypa    a checkout of github.com/pypa/advisory-database, from which the service of PyPI is fed that pip-audit asks
 --pyup    a checkout of github.com/pyupio/safety-db, which safety asks (for checks like this one; not for resale)
 
 Every package of this environment, with all that it brought, is looked up. Nothing of the databases is kept but the
@@ -40,15 +40,14 @@ def pypa(folder: Path, packages: Mapping[str, Version]) -> tuple[Affected, int]:
     """What is affected, and how many advisories there are of these packages, in the OSV format."""
     found: Affected = {}
     files = [path for name in packages for path in sorted((folder / "vulns" / name).glob("*.yaml"))]
-    for path in files:
-        advisory = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if advisory.get("withdrawn"):
-            continue
+    every = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in files]
+    standing = [advisory for advisory in every if not advisory.get("withdrawn")]
+    for advisory in standing:
         for affected in advisory["affected"]:
             name = canonicalize_name(affected["package"]["name"])
             if name in packages and concerns(affected, packages[name]):
                 found.setdefault(name, []).append(advisory["id"])
-    return found, len(files)
+    return found, len(standing)
 
 
 def concerns(affected: Mapping[str, Any], version: Version) -> bool:
@@ -66,11 +65,9 @@ def _same(text: str, version: Version) -> bool:
 
 
 def _within(events: Iterable[Mapping[str, str]], version: Version) -> bool:
-    """The last event up to this version decides."""
+    """The last event up to this version decides; the files have them in any order."""
     inside = False
-    for event in events:
-        (kind, text), *_ = event.items()
-        bound = Version(text)
+    for bound, kind in sorted((Version(text), kind) for event in events for kind, text in event.items()):
         if kind == "introduced" and version >= bound:
             inside = True
         elif (kind == "fixed" and version >= bound) or (kind == "last_affected" and version > bound):
@@ -99,13 +96,13 @@ def lines(entry: Entry) -> list[str]:
     """What it found, for docs/reliability.md."""
     found = entry["results"]
     told = [
-        f"{name} of {each['date']}: {each['advisories']:,} entries on these packages, "
+        f"{name} as it was on {each['date']}: {each['advisories']:,} entries on these packages, "
         + ("none on these versions" if not each["affected"] else ", ".join(f"**{n}**" for n in each["affected"]))
         for name, each in found["databases"].items()
     ]
     return [
         f"- Known vulnerabilities of the {found['packages']} packages of the development environment: "
-        f"{'; '.join(told)}. (`{entry['command']}`; {circumstances(entry)}.)"
+        f"{'; '.join(told)}. Nothing that became known later. (`{entry['command']}`; {circumstances(entry)}.)"
     ]
 
 

@@ -300,12 +300,11 @@ def beside_theirs(checkout: Path, quick: bool) -> Iterator[dict[str, Any]]:
     run = training.start(asked, Frames.split([noisy[:, None]], 0.1, 0))
     for _ in range(5 if not quick else 0):
         one_update(run)  # it is recorded after the third
-    crops = lambda: torch.randn(16, 1, edge, edge, device=where)  # noqa: E731
     jobs: dict[str, Callable[[], Any]] = {"ours": lambda: one_update(run)}
     for name, parts in (("as shipped", 4), ("best flags", 1)):
         code = Published(checkout, edge, levels, filters, where)
         code.recompute(parts > 1)
-        jobs[name] = lambda code=code, parts=parts: their_update(code, crops(), parts)
+        jobs[name] = lambda c=code, p=parts: their_update(c, torch.randn(16, 1, edge, edge, device=where), p)
     for _ in range(turns):
         for name, job in jobs.items():
             found.setdefault(name, []).append(round(16 * rate(job, seconds, warm=2), 1))
@@ -390,6 +389,7 @@ def quality(name: str, noisy: np.ndarray, clean: np.ndarray, seconds: float) -> 
 def their_quality(checkout: Path, noisy: np.ndarray, clean: np.ndarray, seconds: float) -> dict[str, float]:
     """The same of the authors' networks of their example configuration, with its best flags, on whole images."""
     code = Published(checkout, 128, 14, 64, device.best())
+    code.recompute(False)
     x = torch.from_numpy(noisy[:, None]).to(device.best())
     mean, std = x[:100].mean(), x[:100].std()
     x = (x - mean) / std

@@ -2,7 +2,7 @@
 
 No line of it is part of this project. Its modules are driven from plain loops in the order of its training step:
 ladder and autoregressive decoder, signal decoder, direct denoiser, each with its own Adamax. What is left out here:
-logging and pictures.
+logging, pictures, and the end of training when nothing has improved for 50 epochs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,15 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosdd import device
 from cosdd.errors import InputError
 
 # An estimate of noisy images (n, y, x), by the name of the way it is made; without samples there is no mean.
 Estimate = Callable[[np.ndarray, int], dict[str, np.ndarray]]
 HOLLOW = ("matplotlib", "matplotlib.pyplot", "pytorch_lightning", "sklearn", "sklearn.linear_model", "tqdm")
-PARTS = 4  # crops at once, and how many of such batches make an update: its example configuration
+BATCH, BATCHES = 4, 4  # crops at once, and how many of such batches make an update: its example configuration
+EDGE, LEVELS, FILTERS = 64, 6, 32  # crops and networks that half an hour of one core is of use to
 
 
+@cache
 def modules(checkout: Path) -> tuple[Any, Any]:
     """The authors' ``utils`` and ``get_models``; what these import for logging, pictures and statistics is hollow."""
     if not (checkout / "models" / "get_models.py").exists():
@@ -109,9 +111,11 @@ class Published:
         """As they are for prediction."""
         for network in self.networks:
             network.eval()
-        yield
-        for network in self.networks:
-            network.train()
+        try:
+            yield
+        finally:
+            for network in self.networks:
+                network.train()
 
     @torch.no_grad()
     def mean(self, x: Tensor, samples: int) -> Tensor:
@@ -129,24 +133,25 @@ class Published:
 
 
 def training(
-    checkout: Path, mended: bool, images: np.ndarray, seed: int, edge: int = 64, levels: int = 6, filters: int = 32
+    checkout: Path, mended: bool, images: np.ndarray, seed: int, where: torch.device
 ) -> Iterator[tuple[int, Estimate]]:
     """Updates so far and the estimate they give, after every batch; never ends.
 
     images: (n, y, x). mended: shuffled as a permutation; as published, shuffling a tensor repeats some images and
     loses about half of them. Without recomputation.
     """
-    utils, where = modules(checkout)[0], device.best()
+    utils, _ = modules(checkout)
     random.seed(seed)
     torch.manual_seed(seed)
     pixels = torch.from_numpy(images)[:, None]
     mean, std = pixels.mean(), pixels.std()
     if mended:
         pixels = pixels[torch.randperm(len(pixels))]
-    loader = utils.DataModule(pixels, batch_size=PARTS, rand_crop_size=(edge, edge), train_split=0.9)
+    loader = utils.DataModule(pixels, batch_size=BATCH, rand_crop_size=(EDGE, EDGE), train_split=0.9)
     with mock.patch("random.shuffle") if mended else nullcontext():
         loader.setup("fit")
-    code = Published(checkout, edge, levels, filters, where)
+    code = Published(checkout, EDGE, LEVELS, FILTERS, where)
+    code.recompute(False)
     schedules = [
         torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.1, patience=25) for optimiser in code.optimisers
     ]
@@ -155,19 +160,18 @@ def training(
         return ((x - mean) / std).to(where)
 
     def estimate(noisy: np.ndarray, samples: int) -> dict[str, np.ndarray]:
-        state = torch.get_rng_state()
         x = normalised(torch.from_numpy(noisy)[:, None])
-        # One image at a time: all at once would hold the memory of all.
-        found = {"direct": torch.cat([code.directly(one) for one in x.split(1)])}
-        if samples:
-            found["mean"] = torch.cat([code.mean(one, samples) for one in x.split(1)])
-        torch.set_rng_state(state)
+        with torch.random.fork_rng():  # training goes on as if nobody had looked
+            # One image at a time: all at once would hold the memory of all.
+            found = {"direct": torch.cat([code.directly(one) for one in x.split(1)])}
+            if samples:
+                found["mean"] = torch.cat([code.mean(one, samples) for one in x.split(1)])
         return {name: (value.cpu() * std + mean).numpy()[:, 0] for name, value in found.items()}
 
     updates = 0
     while True:
         for index, crops in enumerate(loader.train_dataloader()):
-            step = (index + 1) % PARTS == 0
+            step = (index + 1) % BATCHES == 0
             code.learn(normalised(crops), step=step)
             updates += step
             yield updates, estimate

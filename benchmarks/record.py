@@ -62,6 +62,12 @@ def read(name: str) -> Entry | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def results(name: str) -> dict[str, Any]:
+    """What was measured on any machine; nothing where it was not."""
+    entry = read(name)
+    return entry["results"] if entry else {}
+
+
 def earlier(name: str) -> dict[str, Any]:
     """Results of an earlier run on the same machine and versions, for a run that measures only some of them again."""
     entry = read(name)

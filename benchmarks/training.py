@@ -30,11 +30,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import published
+from benchmarks import published, record
 from benchmarks.__main__ import duration
 from benchmarks.blindrow import photographs, simulate
 from benchmarks.published import Estimate
-from benchmarks.record import Entry, circumstances, machine, read, write
+from benchmarks.record import Entry, circumstances, machine, write
 from cosdd import metrics, preparation, training
 from cosdd.model import COSDD
 
@@ -145,8 +145,8 @@ def _machines(entry: Entry) -> str:
                 seeds.setdefault(cpu, {})[seed] = None
     if len(seeds) < 2:
         return ""
-    told = [f"seed{'s' if len(of) > 1 else ''} {', '.join(sorted(of))} on {cpu}" for cpu, of in seeds.items()]
-    return f" Not all machines were the last one: {'; '.join(told)}."
+    told = [f"seed{'s' * (len(of) > 1)} {', '.join(sorted(of, key=int))} on {cpu}" for cpu, of in seeds.items()]
+    return f" Measured on {len(seeds)} machines: {'; '.join(told)}."
 
 
 def _cell(psnrs: list[float]) -> str:
@@ -176,11 +176,13 @@ def main() -> None:
                 if name in ("theirs", "mended"):
                     if asked.checkout is None:
                         sys.exit("error: --checkout is needed for theirs and mended: the folder of the authors' code")
-                    steps = published.training(asked.checkout.resolve(), name == "mended", noisy[:360], seed)
+                    steps = published.training(
+                        asked.checkout.resolve(), name == "mended", noisy[:360], seed, torch.device("cpu")
+                    )
                 else:
                     steps = ours(name, noisy[:360], asked.seconds, seed)
                 found = curve(steps, asked.seconds, noisy[tested], clean[tested])
-                results = (read("training") or {"results": {}})["results"]  # another run may have written meanwhile
+                results = record.results("training")  # another run may have written meanwhile
                 of_set = results.setdefault(kind, {"psnr_noisy": metrics.psnr(noisy[tested], clean[tested], "unit")})
                 of_set.setdefault("runs", {}).setdefault(name, {})[str(seed)] = found
                 of_set.setdefault("machines", {}).setdefault(name, {})[str(seed)] = cpu

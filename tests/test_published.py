@@ -26,9 +26,7 @@ class DataModule:
     def __init__(self, images, batch_size, rand_crop_size, train_split):
         self.images, self.batch_size, self.count = images, batch_size, int(len(images) * train_split)
     def setup(self, stage):
-        order = [*range(len(self.images))]
-        random.shuffle(order)
-        self.images = self.images[order]
+        random.shuffle(self.images)  # of a tensor: rows are swapped in place, and lost
     def train_dataloader(self):
         return self.images[:self.count].split(self.batch_size)
     def val_dataloader(self):
@@ -65,9 +63,7 @@ def checkout(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "utils.py").write_text(UTILS)
     (tmp_path / "models" / "get_models.py").write_text(GET_MODELS)
-    yield tmp_path
-    for name in ("utils", "models", "models.get_models"):
-        sys.modules.pop(name, None)
+    return tmp_path
 
 
 def test_an_update_follows_the_gradients_of_each_loss(checkout):
@@ -105,7 +101,7 @@ def test_recomputation_is_a_switch_and_prediction_leaves_training_on(checkout):
 @pytest.mark.parametrize("mended", [False, True])
 def test_four_batches_make_an_update_and_the_estimate_is_in_grey_values(checkout, mended):
     images = np.random.default_rng(0).normal(100, 3, (40, 8, 8)).astype(np.float32)
-    steps = published.training(checkout, mended, images, 0)
+    steps = published.training(checkout, mended, images, 0, torch.device("cpu"))
     updates = [step for step, _ in itertools.islice(steps, 9)]
     assert updates == [0, 0, 0, 1, 1, 1, 1, 2, 2]
     _, estimate = next(steps)
@@ -113,6 +109,25 @@ def test_four_batches_make_an_update_and_the_estimate_is_in_grey_values(checkout
     assert {name: value.shape for name, value in found.items()} == {"direct": (2, 8, 8), "mean": (2, 8, 8)}
     assert 95 < found["mean"].mean() < 110
     assert list(estimate(images[:2], 0)) == ["direct"]
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_images_are_lost_by_shuffling_unless_that_is_mended(checkout, mended, monkeypatch):
+    seen = []
+    monkeypatch.setattr(published.Published, "learn", lambda self, x, step: seen.extend(x.mean((1, 2, 3)).tolist()))
+    images = np.arange(40, dtype=np.float32)[:, None, None] + np.zeros((40, 8, 8), np.float32)
+    list(itertools.islice(published.training(checkout, mended, images, 0, torch.device("cpu")), 9))  # an epoch
+    assert len(seen) == 36
+    assert (len({*seen}) == 36) == mended
+
+
+def test_to_look_at_an_estimate_does_not_change_training(checkout, monkeypatch):
+    monkeypatch.setattr(published.Published, "mean", lambda self, x, samples: torch.rand_like(x))
+    images = np.random.default_rng(0).normal(100, 3, (40, 8, 8)).astype(np.float32)
+    _, estimate = next(published.training(checkout, False, images, 0, torch.device("cpu")))
+    before = torch.get_rng_state()
+    estimate(images[:2], 3)
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_a_folder_without_their_code_is_named(tmp_path):

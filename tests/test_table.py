@@ -107,6 +107,30 @@ def test_what_is_done_is_not_run_again(images, tmp_path, monkeypatch):
     assert [row["method"] for row in entry["results"]["rows"]] == ["good", "bad"]
     assert entry["results"]["rows"][0]["protocol"]["budget"] == 30
 
+    # Elsewhere it takes another time; a failure there leaves what was measured.
+    elsewhere = record.machine() | {"cpu": "another"}
+    monkeypatch.setattr(record, "machine", lambda: elsewhere)
+    assert go(budget=30.0) == ["halved", "crashes"]
+    assert json.loads((tmp_path / "table.json").read_text())["results"]["rows"][0]["protocol"]["cpu"] == "another"
+    monkeypatch.setitem(named, "good", Method("table_methods:crashes", "", learns=True))
+    assert go(budget=60.0) == ["crashes", "crashes"]
+    kept = json.loads((tmp_path / "table.json").read_text())["results"]["rows"][0]
+    assert (kept["status"], kept["protocol"]["budget"]) == ("done", 30)
+
+
+def test_the_page_says_which_method_was_trained_where():
+    def row(method: str, name: str, cpu: str, amx: bool) -> dict:
+        terms = {"tested": 8, "budget": 60, "clock": "wall", "cores": 2, "cpu": cpu, "amx_bfloat16": amx, "gpu": None}
+        return {"method": method, "set": name, "seed": 0, "status": "done", "protocol": terms}
+
+    rows = [row("auto", "a", "old", False), row("N2V", "a", "new", True), row("N2V", "b", "new", True)]
+    rows.append(row("auto", "b", "new", True))
+    told = page.conditions({"command": "c", "date": "d"}, rows)
+    assert told[2:4] == [
+        "- 60 s of wall-clock on 2 cores of old: auto on a.",
+        "- 60 s of wall-clock on 2 cores of new with AMX bfloat16: N2V on a; N2V, auto on b.",
+    ]
+
 
 @pytest.mark.parametrize(
     ("words", "said"),

@@ -75,12 +75,14 @@ def sees(method: str) -> str:
 def lines(entry: Mapping[str, Any]) -> list[str]:
     rows: Sequence[Row] = sorted(entry["results"]["rows"], key=_order)
     by = method_of(rows)
-    found = [*verdict(rows, by), "", conditions(entry, rows), "", *controls(gathered(rows, "psnr"))]
+    found = [*verdict(rows, by), "", *conditions(entry, rows), "", *controls(gathered(rows, "psnr"))]
     for score, says, better, digits in SECTIONS:
         scores = gathered(rows, score)
         if scores:
             found += [f"### {says}", "", *table(scores, by, better, digits), ""]
-    found += ["### What it took", "", *costs(rows), ""]
+        if score == "mse" and any("clean" in METHODS[by[estimate]].needs for estimate in scores):
+            found += ["What was shown as clean images here is the mean of the other frames: the reference itself.", ""]
+    found += ["### What it took", "", "Medians over sets, and over the machines above.", "", *costs(rows), ""]
     failures = [row for row in rows if row["status"] != "done" and not row["status"].startswith("not applicable")]
     if failures:
         found += ["### What did not run to the end", "", *_told(failures), ""]
@@ -140,25 +142,31 @@ def _gap(value: float, ours: float, score: str) -> str:
     return f"{value - ours:+.2f} dB" if score == "psnr" else f"{value:.4g} for {ours:.4g}"
 
 
-def conditions(entry: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    """Where and how it was measured, however narrow that is."""
-    terms: dict[tuple[Any, ...], dict[str, None]] = {}
+def conditions(entry: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    """Where and how it was measured, however narrow that is; of the methods that learn, which of them on what."""
+    trained: dict[tuple[Any, ...], dict[str, list[str]]] = {}  # methods by set, for each budget and machine
     for row in rows:
         t = row["protocol"]
         if row["status"] == "done" and "budget" in t:
-            kind = tuple(t[name] for name in ("budget", "clock", "cores", "cpu", "amx_bfloat16", "gpu"))
-            terms.setdefault(kind, {})[row["set"]] = None
-    told = "; ".join(f"{_time_on(*kind)} for {', '.join(names)}" for kind, names in terms.items())
-    names = [name for of_kind in terms.values() for name in of_kind]
-    if len(names) > len({*names}):
-        told += " (where a set is named twice, some of its methods had the one, some the other)"
+            terms = tuple(t[name] for name in ("budget", "clock", "cores", "cpu", "amx_bfloat16", "gpu"))
+            trained.setdefault(terms, {}).setdefault(row["set"], []).append(row["method"])
+    told = []
+    for terms, by_set in trained.items():
+        alike: dict[tuple[str, ...], list[str]] = {}
+        for name, methods in by_set.items():
+            alike.setdefault(tuple(dict.fromkeys(methods)), []).append(name)
+        which = [f"{', '.join(methods)} on {', '.join(names)}" for methods, names in alike.items()]
+        told.append(f"- {_time_on(*terms)}: {'; '.join(which)}.")
     seeds, tested = len({row["seed"] for row in rows}), sorted({row["protocol"]["tested"] for row in rows})
-    return (
-        f"`{entry['command']}`, torch {entry['machine']['torch']}, last measured {entry['date']}. Training, each "
-        f"method on each set: {told}. Where there is AMX bfloat16, ours and the controls use it. {seeds} "
-        f"seed{'s' if seeds > 1 else ''}, {' or '.join(map(str, tested))} test images of each simulated set, {EDGE} "
-        f"pixels wide. Bold: the best of those that see {NOTHING_MORE}. An empty cell was not measured."
-    )
+    return [
+        f"`{entry['command']}`, last measured {entry['date']}. {seeds} seed{'s' if seeds > 1 else ''}, "
+        f"{' or '.join(map(str, tested))} test images of each simulated set, {EDGE} pixels wide. Bold: the best of "
+        f"those that see {NOTHING_MORE}. An empty cell was not measured. Methods that learn were trained for:",
+        "",
+        *told,
+        "",
+        "Where there is AMX bfloat16, ours and the controls use it.",
+    ]
 
 
 def _time_on(budget: float, clock: str, cores: int, cpu: str, amx: bool, gpu: str | None) -> str:

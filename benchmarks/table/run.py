@@ -52,7 +52,7 @@ def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Proto
                 raise InputError(f"{kind} {name!r} is unknown: choose from {', '.join(known)}")
     if protocol.clock == "processor" and os.environ.get("OMP_NUM_THREADS") != "1":
         raise InputError("--clock processor counts every thread: set OMP_NUM_THREADS=1")
-    before = (record.read("table") or {"results": {}})["results"]  # of other machines too: each row says its own
+    before = record.results("table")  # of other machines too: each row says its own
     rows: list[Row] = before.get("rows", [])
     SAYS.update(before.get("sets", {}))
     for seed in range(seeds):
@@ -66,10 +66,12 @@ def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Proto
                     continue
                 found = found or SETS[set_name](seed, protocol.tested)
                 row = key | {"protocol": terms} | attempt(method, found, seed, protocol)
+                print(set_name, name, seed, row["status"], row.get("scores", ""), flush=True)
+                if old and old["status"] == "done" and row["status"] != "done":
+                    continue  # what was measured under other terms is worth more than a failure
                 rows = [other for other in rows if other is not old] + [row]
                 rows.sort(key=lambda row: (list(SETS).index(row["set"]), list(METHODS).index(row["method"])))
                 record.write("table", command, {"sets": said(rows), "rows": rows})
-                print(set_name, name, seed, row["status"], row.get("scores", ""), flush=True)
 
 
 def stated(method: Method, protocol: Protocol) -> dict[str, Any]:

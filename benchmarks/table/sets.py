@@ -49,7 +49,8 @@ NOISES = {
 class Set:
     """Images (n, y, x) with the noise along x. `judge` scores an estimate of the test images.
 
-    clean, second: of the training images; of real frames, the mean of the others of the same scene.
+    clean: of the training images; of real frames the mean of the others, against which they are scored as well.
+    second: another noisy image of each scene; of real frames the one before.
     truth: what the test images are scored against, where that is an image.
     leads: the score that ranks the methods, "psnr" (higher is better), "mse" (lower) or None.
     """

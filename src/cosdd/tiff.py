@@ -137,7 +137,7 @@ def _pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixe
 
 
 def _loaded(series: Any, path: Path) -> np.ndarray:
-    """Pixels that do not fill its shape tifffile gives as they are, and only warns."""
+    """Its pixels; refused where they do not fill its shape, of which tifffile only warns."""
     pixels = series.asarray()
     if pixels.shape != series.shape or pixels.ndim != len(series.axes):
         seen = f"{shape_text(pixels)} pixels for a shape of {shape_text(series)}"
