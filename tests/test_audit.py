@@ -72,7 +72,7 @@ def test_what_is_installed_is_found_in_both_databases_and_the_page_tells_it(tmp_
     audit.main()
     entry = {"command": "c", "date": "d", "machine": record.machine(), "results": written["audit"]}
     (line,) = audit.lines(entry)
-    assert line.startswith("- Known vulnerabilities of the 2 packages of the development environment: PyPA as it was on 20")
+    assert line.startswith("- Known vulnerabilities of the 2 packages of the development environment: PyPA as it was")
     assert ": 1 entries on these packages, **py-yaml**" in line
     assert "**numpy**" in line
 

@@ -116,8 +116,8 @@ def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:
         return ["Our default is not measured yet."]
     if not fair:
         fair = [
-            f"On all {len(measured)} sets with a reference, no method that sees {NOTHING_MORE} was better than `auto` in "
-            "the time given. The closest of them, and by how much it is off:",
+            f"On all {len(measured)} sets with a reference, no method that sees {NOTHING_MORE} was better than `auto` "
+            "in the time given. The closest of them, and by how much it is off:",
             "",
             *closest,
         ]
