@@ -243,6 +243,7 @@ def test_every_method_is_where_the_table_says():
         module, function = method.call.split(":")
         source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8")
         assert f"def {function}(task: Task) -> Fitted" in source, name
+        assert "," not in name  # names are given after commas
 
 
 # --- the page -------------------------------------------------------------------------------------------------

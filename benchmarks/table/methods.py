@@ -50,7 +50,7 @@ METHODS = {
     "auto": _of("ours", "auto", "ours, the default: the blind-row Bayesian denoiser", learns=True),
     "cosdd": _of("ours", "cosdd", "ours after the paper: direct denoiser, and the mean of 100 samples", learns=True),
     "published COSDD": _of("theirs", "as_published", "the authors' code, small networks", learns=True, checkout=True),
-    "published COSDD, mended": _of("theirs", "mended", "the same, its shuffling mended", learns=True, checkout=True),
+    "published COSDD mended": _of("theirs", "mended", "the same, its shuffling mended", learns=True, checkout=True),
     "row-split Noise2Noise": _of("controls", "row_split", "control: even rows predict odd rows", learns=True),
     "row-masked network": _of("controls", "row_masked", "control: rows predicted from the other rows", learns=True),
     "N2V": _of("peers", "n2v", "white noise only", learns=True, environment="careamics"),

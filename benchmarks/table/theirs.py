@@ -18,7 +18,7 @@ def as_published(task: Task) -> Fitted:
 
 
 def mended(task: Task) -> Fitted:
-    return _fitted(task, "published COSDD, mended", mended=True)
+    return _fitted(task, "published COSDD mended", mended=True)
 
 
 def _fitted(task: Task, name: str, *, mended: bool) -> Fitted:
