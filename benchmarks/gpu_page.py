@@ -10,7 +10,7 @@ PRESETS = ("blind-row", "cosdd tiny", "fast", "small", "large")
 
 
 def lines(entry: Entry) -> list[str]:
-    found, told = entry["results"], [f"`{entry['command']}`; {circumstances(entry)}:", ""]
+    found, told = entry["results"], ["", f"`{entry['command']}`; {circumstances(entry)}:", ""]  # apart from a table
     for name in ("cosdd tiny", "fast"):
         if (graph := found.get(f"graph {name}")) is not None:
             told.append(
