@@ -13,6 +13,7 @@ from pathlib import Path
 from cosdd.errors import InputError
 
 LOCK = ".cosdd.lock"
+TRIES = 1000  # how often a folder may go away just then
 BEFORE = "-before"  # marks a folder while another takes its place
 HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # by another process; other errors: no locks on this disk
 
@@ -98,21 +99,26 @@ def claim(folder: Path, names: Sequence[str]) -> Iterator[None]:
 
 def _claimed(folder: Path, names: Sequence[str]) -> int:
     """The open file with our locks."""
-    lock = -1
+    lock, tries = -1, 0
     try:
         while lock < 0 or not os.fstat(lock).st_nlink:  # a run that ends removes the file: take the new one
             if lock >= 0:
                 os.close(lock)
                 lock = -1
-            with suppress(FileNotFoundError):  # or even the folder
+            try:
                 folder.mkdir(parents=True, exist_ok=True)
                 lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-                for name in names:
-                    if not _locked(lock, name):
-                        raise InputError(
-                            f"{folder / name}: another cosdd is writing it now: wait until that has ended, "
-                            "or choose another place with -o"
-                        )
+            except FileNotFoundError:  # or even the folder; but some, as /proc, never take a file, and say just that
+                tries += 1
+                if tries == TRIES:
+                    raise
+                continue
+            for name in names:
+                if not _locked(lock, name):
+                    raise InputError(
+                        f"{folder / name}: another cosdd is writing it now: wait until that has ended, "
+                        "or choose another place with -o"
+                    )
         _remove_parts(folder, set(names))
     except BaseException as error:
         if lock >= 0:

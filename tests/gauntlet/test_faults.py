@@ -363,6 +363,19 @@ def test_a_folder_that_cannot_be_written(folder):
     assert not hidden(folder)
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a file system of Linux")
+def test_a_file_system_that_takes_no_files(folder):
+    """It says of a new file that its folder is not there, which is looked for anew, but not for ever."""
+    for arguments in (
+        [*QUICK, "-o", "/proc/m.safetensors"],
+        ["denoise", "given.safetensors", "image0.tif", "-o", "/proc", "--samples", "1"],
+    ):
+        run = Cosdd(folder, *arguments)
+        assert run.end() == 2
+        assert "/proc: cannot be written" in line(run)
+        count("folder that cannot be written", "one line")
+
+
 # --------------------------------------------------------------------------------------------------- memory
 
 
