@@ -18,6 +18,7 @@ import tifffile
 import torch
 
 import cosdd as cosdd_module
+from cosdd import checkpoint as files
 from cosdd import cli, images, lazy, preview, simulate, training
 from cosdd.specimen import specimen
 
@@ -121,6 +122,41 @@ def test_same_steps_and_seed_give_the_same_pixels(stack, tmp_path):
         assert cosdd("denoise", tmp_path / run / "m.safetensors", stack, "-o", tmp_path / run, "--samples", 2) == 0
     first, second = (tifffile.imread(tmp_path / run / "my stack.tif") for run in ("a", "b"))
     np.testing.assert_array_equal(first, second)
+
+
+def test_long_and_narrow_images_are_finite_and_the_same_again(trained, tmp_path):
+    """In bfloat16 on some processors they were neither: see `device.sound`."""
+    _, model = trained
+    np.save(tmp_path / "narrow.npy", np.random.default_rng(1).normal(450, 30, (1000, 3)).astype(np.float32))
+    for run in ("a", "b"):
+        assert cosdd("denoise", model, tmp_path / "narrow.npy", "-o", tmp_path / run, "--samples", 2) == 0
+    first, second = (np.load(tmp_path / run / "narrow.npy") for run in ("a", "b"))
+    assert np.isfinite(first).all()
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_a_model_that_makes_no_sense_writes_nothing(trained, stack, tmp_path, capsys, value):
+    method, model = trained
+    network = files.load(model)
+    with torch.no_grad():
+        for parameter in network.network.parameters():
+            parameter.fill_(value)
+    files.save(network, tmp_path / "bad.safetensors")
+    capsys.readouterr()
+    assert cosdd("denoise", tmp_path / "bad.safetensors", stack, "-o", tmp_path / "out", "--samples", 2) == 2, method
+    said = capsys.readouterr().err
+    assert "the estimate is not finite" in said
+    assert "Traceback" not in said
+    assert not list((tmp_path / "out").rglob("*.tif"))
+
+
+def test_scores_never_replace_an_image(stack, tmp_path, capsys):
+    image = tmp_path / "a.tif"
+    image.write_bytes(stack.read_bytes())
+    assert cosdd("evaluate", image, stack, "--csv", image, "--overwrite") == 2
+    assert "expected a name that ends in .csv" in capsys.readouterr().err
+    assert image.read_bytes() == stack.read_bytes()
 
 
 def test_dtype_same_rounds_clips_and_says_so(trained, stack, tmp_path, capsys):

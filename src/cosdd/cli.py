@@ -247,6 +247,8 @@ def evaluate(
     from cosdd import evaluation
 
     if csv_file is not None:
+        if csv_file.suffix.lower() != ".csv":  # an image or a model by mistake: --overwrite must not replace it
+            raise InputError(f"--csv {csv_file}: expected a name that ends in .csv, such as --csv scores.csv")
         writing.refuse_existing(csv_file, overwrite)
         writing.refuse_unwritable(csv_file)
     if frames and noisy is not None:

@@ -30,6 +30,7 @@ from cosdd.progress import out
 from cosdd.sampling import Sampling, Settings
 
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
+SENSELESS = "the estimate is not finite: the model is damaged, or was made so: train one on images of this kind"
 REFINING = 0.1  # of the work of a blind-row posterior, about
 STRIP, SMALLEST_STRIP = 1 << 22, 1 << 16  # pixels that are solved together, about: at first, and where memory is short
 
@@ -322,12 +323,15 @@ class Denoiser:
             if isinstance(network, BlindRow):
                 yield from self._solved(network, x, index, len(frames), settings)
             else:
-                for part in Sampling.of(network, x, index, settings, self.checkpoint.settings.train.precision).parts():
+                precision = device.sound(self.checkpoint.settings.train.precision, x)
+                for part in Sampling.of(network, x, index, settings, precision).parts():
                     yield self._result(*part) if isinstance(part, tuple) else (index + part) / len(frames)
             yield (index + 1) / len(frames)
 
     def _result(self, mean: Tensor, std: Tensor | None, samples: list[Tensor], taken: int = 0) -> Result:
         """Back to grey values: de-normalised in float32 at least, never in the networks' arithmetic."""
+        if not all(bool(image.isfinite().all()) for image in (mean, std) if image is not None):
+            raise InputError(SENSELESS)
         statistics = self.checkpoint.statistics
         return Result(
             statistics.restore(mean.float().cpu().numpy())[0],
@@ -370,7 +374,7 @@ class Denoiser:
 
 def _by_strips(network: BlindRow, x: Tensor, precision: str) -> Iterator[tuple[float, Tensor, Tensor]]:
     """(share done, mean, std) of a frame in closed form, in smaller strips where memory does not suffice."""
-    pixels = STRIP
+    pixels, precision = STRIP, device.sound(precision, x.movedim(network.axis, -1))
     while True:
         strips, share = network.posterior_by_strips(x, pixels=pixels), 0.0
         try:
@@ -379,6 +383,8 @@ def _by_strips(network: BlindRow, x: Tensor, precision: str) -> Iterator[tuple[f
                     share, mean, std = next(strips)
                 yield share, mean, std
             return
+        except torch.linalg.LinAlgError as error:
+            raise InputError(SENSELESS) from error
         except (RuntimeError, MemoryError) as error:
             if not errors.of_memory(error) or pixels <= SMALLEST_STRIP:
                 raise

@@ -40,6 +40,17 @@ def arithmetic(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(precision, device))
 
 
+# So many times as long as wide, an image may make bfloat16 convolutions of oneDNN with AMX go wrong: a thousand lines
+# of three pixels gave other results each time, or none (torch 2.13).
+SLENDER = 32
+
+
+def sound(precision: str, x: torch.Tensor) -> str:
+    """The precision for images x, lines last: float32 where the processor's bfloat16 cannot be trusted."""
+    short, long = sorted(x.shape[-2:]) if x.dim() > 3 else (1, 1)
+    return "float32" if x.device.type == "cpu" and long > SLENDER * short else precision
+
+
 # Of the free memory of a processor, and no more than that: others live there too.
 SHARE, MOST = {"cpu": 0.3, "cuda": 0.7}, {"cpu": 1.5e9}
 UNKNOWN = 4e9  # free memory where the system does not say
