@@ -457,3 +457,15 @@ def test_windows_hold_frames_of_every_size_once_and_unpadded():
     assert 1 << 15 <= sum(window.size for window in many) <= 1 << 20
     deep = Frames.split([rng.normal(size=(1, 1, 20, 80, 80))], 0.1, 0).windows(pixels=1 << 15)
     assert [window.shape for window in deep] == [(1, 20, 32, 32)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_what_is_no_grey_value_is_refused_on_its_way_back(value):
+    statistics = Statistics((5.0,), (1e9,), 0.0)
+    pixels = np.ones((1, 1, 4, 4), np.float32)
+    assert statistics.restore(pixels).dtype == np.float32
+    pixels[0, 0, 1, 2] = value
+    with np.errstate(all="ignore"):
+        for back in (statistics.restore, statistics.restore_std):
+            with pytest.raises(InputError, match="what the model gives is not finite"):
+                back(pixels)

@@ -146,7 +146,7 @@ def test_a_model_that_makes_no_sense_writes_nothing(trained, stack, tmp_path, ca
     capsys.readouterr()
     assert cosdd("denoise", tmp_path / "bad.safetensors", stack, "-o", tmp_path / "out", "--samples", 2) == 2, method
     said = capsys.readouterr().err
-    assert "the estimate is not finite" in said
+    assert "what the model gives is not finite" in said
     assert "Traceback" not in said
     assert not list((tmp_path / "out").rglob("*.tif"))
 

@@ -22,6 +22,9 @@ ENOUGH_FRAMES = 10  # to hold some out for validation
 ENOUGH_PIXELS = 1 << 28  # for a mean and a standard deviation
 
 
+SENSELESS = "what the model gives is not finite: it is damaged, or was made so: train one on images of this kind"
+
+
 @dataclass(frozen=True)
 class Statistics:
     """What normalisation needs to know, in the grey values of the files, for each channel."""
@@ -37,14 +40,17 @@ class Statistics:
         return _float32(pixels, lambda part: (part - mean) / std)
 
     def restore(self, pixels: np.ndarray) -> np.ndarray:
-        """The inverse of ``normalise``, float32; also right for averages of normalised images."""
+        """The inverse of ``normalise``, float32; also right for averages of normalised images.
+
+        Raises InputError where the result is not finite: only a model that makes no sense gives such pixels.
+        """
         mean, std = self._shaped(pixels)
-        return _float32(pixels, lambda part: part * std + mean)
+        return _sensible(_float32(pixels, lambda part: part * std + mean))
 
     def restore_std(self, pixels: np.ndarray) -> np.ndarray:
-        """A standard deviation back in grey values, float32."""
+        """A standard deviation back in grey values, float32. Raises InputError as ``restore`` does."""
         std = self._shaped(pixels)[1]
-        return _float32(pixels, lambda part: part * std)
+        return _sensible(_float32(pixels, lambda part: part * std))
 
     def smallest_sigma(self) -> float:
         """Floor for the noise decoder in normalised units: about what rounding to grey steps alone gives."""
@@ -63,6 +69,12 @@ def _float32(pixels: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np
         part = pixels[:, :, start : start + step].astype(np.float64)
         result[:, :, start : start + step] = work(part)
     return result
+
+
+def _sensible(pixels: np.ndarray) -> np.ndarray:
+    if not np.isfinite(pixels).all():
+        raise InputError(SENSELESS)
+    return pixels
 
 
 def measure(samples: Sequence[Pixels], known: Outliers | None = None) -> Statistics:

@@ -30,7 +30,6 @@ from cosdd.progress import out
 from cosdd.sampling import Sampling, Settings
 
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
-SENSELESS = "the estimate is not finite: the model is damaged, or was made so: train one on images of this kind"
 REFINING = 0.1  # of the work of a blind-row posterior, about
 STRIP, SMALLEST_STRIP = 1 << 22, 1 << 16  # pixels that are solved together, about: at first, and where memory is short
 
@@ -330,8 +329,6 @@ class Denoiser:
 
     def _result(self, mean: Tensor, std: Tensor | None, samples: list[Tensor], taken: int = 0) -> Result:
         """Back to grey values: de-normalised in float32 at least, never in the networks' arithmetic."""
-        if not all(bool(image.isfinite().all()) for image in (mean, std) if image is not None):
-            raise InputError(SENSELESS)
         statistics = self.checkpoint.statistics
         return Result(
             statistics.restore(mean.float().cpu().numpy())[0],
@@ -384,7 +381,7 @@ def _by_strips(network: BlindRow, x: Tensor, precision: str) -> Iterator[tuple[f
                 yield share, mean, std
             return
         except torch.linalg.LinAlgError as error:
-            raise InputError(SENSELESS) from error
+            raise InputError(data.SENSELESS) from error
         except (RuntimeError, MemoryError) as error:
             if not errors.of_memory(error) or pixels <= SMALLEST_STRIP:
                 raise
