@@ -380,7 +380,7 @@ def _by_strips(network: BlindRow, x: Tensor, precision: str) -> Iterator[tuple[f
                     share, mean, std = next(strips)
                 yield share, mean, std
             return
-        except torch.linalg.LinAlgError as error:
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise InputError(data.SENSELESS) from error
         except (RuntimeError, MemoryError) as error:
             if not errors.of_memory(error) or pixels <= SMALLEST_STRIP:
