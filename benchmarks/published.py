@@ -22,8 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosdd.errors import InputError
-
 # An estimate of noisy images (n, y, x), by the name of the way it is made; without samples there is no mean.
 Estimate = Callable[[np.ndarray, int], dict[str, np.ndarray]]
 HOLLOW = ("matplotlib", "matplotlib.pyplot", "pytorch_lightning", "sklearn", "sklearn.linear_model", "tqdm")
@@ -35,7 +33,7 @@ EDGE, LEVELS, FILTERS = 64, 6, 32  # crops and networks that half an hour of one
 def modules(checkout: Path) -> tuple[Any, Any]:
     """The authors' ``utils`` and ``get_models``; what these import for logging, pictures and statistics is hollow."""
     if not (checkout / "models" / "get_models.py").exists():
-        raise InputError(f"{checkout}: no models/get_models.py, expected a checkout of github.com/krulllab/COSDD, main")
+        sys.exit(f"error: {checkout}: no models/get_models.py, expected a checkout of github.com/krulllab/COSDD, main")
 
     class Hollow(types.ModuleType):
         def __getattr__(self, name: str) -> type:

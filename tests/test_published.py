@@ -12,10 +12,9 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import published  # noqa: E402
+from benchmarks import published, training  # noqa: E402
 from benchmarks.table import run, sets  # noqa: E402
 from benchmarks.table.methods import METHODS  # noqa: E402
-from cosdd.errors import InputError  # noqa: E402
 
 # Networks of one number each, and a loader without chance, by the names and arguments of the authors' code.
 UTILS = """
@@ -131,7 +130,7 @@ def test_to_look_at_an_estimate_does_not_change_training(checkout, monkeypatch):
 
 
 def test_a_folder_without_their_code_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"no models/get_models.py, expected a checkout"):
+    with pytest.raises(SystemExit, match=r"no models/get_models.py, expected a checkout"):
         published.modules(tmp_path)
 
 
@@ -146,3 +145,11 @@ def test_their_rows_need_a_checkout_and_say_so(checkout):
     row = run.attempt(method, images, 0, run.Protocol(budget=0.01, limit=60, checkout=str(checkout)))
     assert row["status"] == "done"
     assert list(row["scores"]) == ["published COSDD mended direct", "published COSDD mended MMSE-100"]
+
+
+def test_the_page_says_which_seeds_were_measured_on_which_machine():
+    machines = {"ours": {"0": "old", "10": "new", "2": "new"}, "mended": {"0": "old"}}
+    of_one = {"results": {"stripe": {"machines": {"ours": {"0": "old"}}}}}
+    assert training._machines(of_one) == ""
+    told = training._machines({"results": {"stripe": {"machines": machines}, "heavy": {"machines": {}}}})
+    assert told == " Measured on 2 machines: seed 0 on old; seeds 2, 10 on new."
