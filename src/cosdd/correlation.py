@@ -138,6 +138,8 @@ def _moments(
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray, power: float) -> tuple[np.ndarray, np.ndarray]:
     """Ratio (lags,) of sums over regions, and each region's part of its error (regions, lags): a jackknife."""
+    if power == 0:  # nothing is left that could be alike
+        return np.zeros(numerator.shape[1]), np.zeros_like(numerator)
     total = np.maximum(denominator.sum(0), 1e-12)
     value = numerator.sum(0) / total
     return value / power, (numerator - value * denominator) / (total * power)

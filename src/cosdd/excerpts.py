@@ -19,6 +19,7 @@ _WINDOW = 256  # largest edge of the windows that frames are sampled with
 _SIGMA = 1.5  # pixels; the scale at which structure is looked for, too coarse for `_FINE` to see
 _NEAR = 2.5  # pixels; the scale at which brightness is looked at
 _BRIGHTNESSES = 8
+_STEEPEST = 1e6  # times the usual gradient; more counts as that, so that no weight is lost to rounding
 _QUIETEST = 0.05  # of the largest variance; less counts as that, so that a few dark pixels do not decide alone
 
 # Fourth difference across the lines: the finest scale, where structure is weakest. Of unit norm, so that
@@ -107,7 +108,8 @@ def _excerpt(pixels: np.ndarray, mean: np.ndarray) -> Excerpt | None:
     usual = max(2 * variance / (4 * np.pi * _SIGMA**4), calm)
     if not usual > 0:
         return None
-    flat = 1 / (1 + (gradient / np.float32(usual)) ** 2)
+    steep = np.minimum(np.divide(gradient, usual, dtype=np.float64), _STEEPEST)
+    flat = (1 / (1 + steep**2)).astype(np.float32)
     variance = float(np.average(power, weights=flat))
     if not variance > 0:
         return None

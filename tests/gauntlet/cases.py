@@ -74,7 +74,13 @@ def values() -> Iterator[Case]:
     hot = np.zeros_like(STACK)
     hot[0, 5, 5] = 65535
     yield "one hot pixel.tif", tiff(hot)
+    for base, value in ((7, 1e5), (0, 1e-3), (7, 1e15)):
+        odd = np.full((48, 48), base, np.float32)
+        odd[5, 5] += value
+        yield f"one odd pixel, {value:g} on {base}.tif", tiff(odd, metadata=None)
     rng = np.random.default_rng(0)
+    far = np.full(STACK.shape, 2_000_000_000, np.int32)
+    yield "few of 2e9.tif", tiff(far + (rng.random(far.shape) < 0.02) * rng.integers(0, 10**8, far.shape, np.int32))
     yield "huge offset.tif", tiff((1e6 + rng.normal(size=(12, 32, 32))).astype(np.float32))
     yield "huge values.tif", tiff(STACK * 1e300)
     yield "tiny values.tif", tiff(STACK * 1e-310)
