@@ -73,6 +73,12 @@ def test_the_same_seed_gives_the_same_noise_and_each_file_its_own(clean, tmp_pat
         (("stripe", "scene.tif", "--set", "gain=-1"), "0 or more"),
         (("stripe", "scene.tif", "--set", "gain"), "option=value"),
         (("stripe", "scene.tif", "--full-scale", "0"), "more than 0"),
+        (("stripe", "scene.tif", "--full-scale", "1e-320"), "more than 0"),
+        (("stripe", "scene.tif", "--full-scale", "1e300"), "1e-18 to 1e+18"),
+        # What only the recipe can know is said of the file by name.
+        (("row-ar", "scene.tif", "--full-scale", "1e-17"), "scene.tif: clean image goes up to 2.39e+19"),
+        (("row-ar", "scene.tif", "--set", "row_std=1e36"), "scene.tif: the noise goes beyond"),
+        (("row-ar", "scene.tif", "--set", "row_std=1e39"), "the noise goes beyond"),
         (("row-ar", "scene.tif", "--set", "correlation=1"), "between -1 and 1"),
         (("stripe", "none.tif"), "no such file"),
     ],

@@ -37,6 +37,13 @@ def refusal(source: object, seen: str, expected: str, fix: str) -> InputError:
     return InputError(" ".join(f"{source or 'array'}: {seen}; expected {expected}; {fix}".split()))
 
 
+def named(error: InputError, *paths: object) -> InputError:
+    """The error, which begins with the first of the paths unless it tells of one of them already."""
+    if any(str(path) in str(error) for path in paths):
+        return error
+    return type(error)(f"{paths[0]}: {error}")
+
+
 def of_memory(error: BaseException) -> bool:
     """Was there too little memory, of Python, of a GPU or for a library?"""
     return (

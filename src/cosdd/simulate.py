@@ -22,7 +22,7 @@ from scipy import ndimage
 from scipy.signal import lfilter
 
 from cosdd import images, lazy, writing
-from cosdd.errors import InputError
+from cosdd.errors import InputError, named
 from cosdd.lazy import Pixels
 
 # ------------------------------------------------------------------------------------------------ noise
@@ -214,6 +214,8 @@ RECIPES: dict[str, Callable[..., np.ndarray]] = {
     "row-ar": row_ar,
 }
 SUMMARY = "simulation.json"
+_FULL_SCALE = (1e-18, 1e18)  # grey values: no intensity is then beyond 32-bit floats
+_MOST_PHOTONS = 1e18  # of a pixel; numpy draws no more
 
 
 def options(recipe: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,8 +271,9 @@ def write_all(
     if seed < 0:
         raise InputError(f"seed is {seed}: at least 0 is needed")
     scale = full_scale(paths, axes) if scale is None else scale
-    if not (np.isfinite(scale) and scale > 0):
-        raise InputError(f"full scale is {scale:g}, expected more than 0")
+    if not _FULL_SCALE[0] <= scale <= _FULL_SCALE[1]:
+        expected = " to ".join(f"{end:g}" for end in _FULL_SCALE)
+        raise InputError(f"full scale is {scale:g}, expected more than 0 ({expected}): say it with --full-scale")
     targets = [
         (images.output_path(path, folder / "noisy"), images.output_path(path, folder / "clean")) for path in paths
     ]
@@ -282,7 +285,7 @@ def write_all(
         if existing.resolve() in {path.resolve() for path in paths}:
             raise InputError(f"{existing}: the output would replace the input: choose another folder with -o")
     # The recipe checks its options by itself, here before any file is written.
-    RECIPES[recipe](np.zeros((1, 1)), np.random.default_rng(0), **asked)
+    _Partner(np.zeros((1, 1, 1, 1)), RECIPES[recipe], asked, scale, (0,)).noisy(0)
     for index, (path, (noisy, clean)) in enumerate(zip(paths, targets, strict=True)):
         image = images.read(path, axes)
         images.check(image, may_be_flat=True)
@@ -292,7 +295,10 @@ def write_all(
         partner = _Partner(images.to_samples(image, "YX"), RECIPES[recipe], asked, scale, (seed, index))
         for done, (target, read) in enumerate(((noisy, partner.noisy), (clean, partner.clean)), 1):
             frames = images.from_frames(read, partner.planes.shape[1:], np.dtype(np.float32), image, "YX")
-            images.write(target, frames, image, overwrite)
+            try:
+                images.write(target, frames, image, overwrite)
+            except InputError as error:  # of a recipe, which knows no names
+                raise named(error, path, target) from error.__cause__
             yield (index + done / 2) / len(paths)
     summary = {"recipe": recipe, "options": asked, "full_scale": scale, "seed": seed, "files": [p.name for p in paths]}
     with writing.whole(folder / SUMMARY) as part:
@@ -315,7 +321,11 @@ class _Partner:
     def noisy(self, number: int) -> np.ndarray:
         rng = np.random.default_rng((*self.seed, number))
         scale = np.float32(self.scale)
-        return self.recipe(self.clean(number) / scale, rng, **self.options) * scale
+        with np.errstate(over="ignore", invalid="ignore"):
+            noisy = self.recipe(self.clean(number) / scale, rng, **self.options) * scale
+        if not np.isfinite(noisy).all():
+            raise InputError("the noise goes beyond 32-bit floats: give the recipe smaller numbers")
+        return noisy
 
 
 # ------------------------------------------------------------------------------------------------ truth
@@ -407,6 +417,11 @@ def _shot(lines: np.ndarray, gain: float, rng: np.random.Generator) -> np.ndarra
         return np.zeros_like(lines)
     if lines.size and lines.min() < 0:
         raise InputError(f"clean image goes down to {lines.min():g}; Poisson noise needs 0 or more (or gain 0)")
+    if lines.size and lines.max() > _MOST_PHOTONS * gain:
+        raise InputError(
+            f"clean image goes up to {lines.max():g}, and a photon is {gain:g} of that; expected at most "
+            f"{_MOST_PHOTONS:g} photons: give a larger full scale or gain"
+        )
     # float64 for the difference: with a small gain both terms are large.
     return (gain * rng.poisson(lines / np.float64(gain)) - lines).astype(np.float32)
 

@@ -34,10 +34,11 @@ def refuse_unwritable(path: Path) -> None:
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Give a hidden name beside ``path`` for a file or a folder; it takes the name when the body is done and the disk
-    has it. Folders above are made. Raises InputError where something of this cannot be written, and nothing is left
-    then.
+    has it. Folders above are made. Raises InputError where something of this cannot be written. Where the body fails,
+    nothing is left.
     """
     part, before = (path.with_name(f".{path.name}.{os.getpid()}{end}.part") for end in ("", BEFORE))
+    made = _missing(path.parent)
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +52,21 @@ def whole(path: Path) -> Iterator[Path]:
         finally:
             _remove(part)
             _give_back(before, path)
+            _remove_empty(made)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _missing(folder: Path) -> list[Path]:
+    """It and those above it that are not there yet, the innermost first."""
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Those that hold nothing, given the innermost first."""
+    for place in folders:
+        with suppress(OSError):  # not empty
+            place.rmdir()
 
 
 def _remove(path: Path) -> None:
@@ -84,17 +98,14 @@ def claim(folder: Path, names: Sequence[str]) -> Iterator[None]:
     replacing gets its name again.
     Raises InputError where another process has claimed one of them, or the folder cannot be written.
     """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    lock = -1
+    made, lock = _missing(folder), -1
     try:
         lock = _claimed(folder, names)
         yield
     finally:
         if lock >= 0:
             _give_up(lock, folder / LOCK)
-        for place in made:
-            with suppress(OSError):  # not empty
-                place.rmdir()
+        _remove_empty(made)
 
 
 def _claimed(folder: Path, names: Sequence[str]) -> int:
