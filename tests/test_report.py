@@ -243,6 +243,13 @@ def test_ticks_are_few_and_round(low, high):
     assert all(low <= tick <= high for tick in ticks)
 
 
+@pytest.mark.parametrize("values", [(1e308, -1e308), (np.nan, 1.0), (1e20, 1e20), (0.0, 1e-320), (np.inf, -np.inf)])
+def test_a_chart_draws_whatever_a_model_file_says_of_its_training(values):
+    for curve in ((np.arange(2), np.array(values)), (np.array(values), np.arange(2))):
+        text = report.chart("caption", "x", {"elbo": curve}, zero=True)
+        assert not re.search(r"nan|inf\b", text)
+
+
 def test_a_chart_of_one_constant_value_still_draws():
     text = report.chart("caption", "x", {"flat": (np.arange(3), np.zeros(3))}, zero=True)
     assert "nan" not in text

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import tiny
 from scipy import ndimage
 
-from cosdd import cli, simulate
+from cosdd import checkpoint, cli, denoise, simulate
 from cosdd.specimen import specimen
 
 CLEAN = specimen(8, 128, 3)
@@ -82,6 +83,15 @@ def test_images_unlike_those_of_the_training_are_said(capsys, tmp_path):
     assert "not like the training images: train a model on them" in note
     assert "other.tif" in at_the_end
     assert "do not trust" in at_the_end
+
+
+def test_a_model_of_other_grey_values_altogether_is_told_in_few_digits(capsys, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", NOISY[0])
+    checkpoint.save(tiny.checkpoint(1e17, 1e-9), tmp_path / "m.safetensors")
+    note = said(capsys, "generate", tmp_path / "m.safetensors", tmp_path / "a.tif", "-o", tmp_path / "out")[0]
+    assert "trained on images of 1e+17" in note
+    denoised = denoise.Denoiser(tiny.checkpoint(1e17, 1e-9)).likeness(NOISY[:1, None])
+    assert "(mean 1e+26 standard deviations away" in denoised.answer
 
 
 def test_noise_along_another_axis_than_the_model_learned_is_said(capsys, tmp_path):

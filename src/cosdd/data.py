@@ -62,12 +62,16 @@ class Statistics:
 
 
 def _float32(pixels: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Compute pixel by pixel in float64, of large images a part at a time; (n, c, *space) in, float32 out."""
+    """Compute pixel by pixel in float64, of large images a part at a time; (n, c, *space) in, float32 out.
+
+    What float32 cannot hold is infinite, without a warning: only models that make no sense give it (`_sensible`).
+    """
     result = np.empty(pixels.shape, np.float32)
     step = max(1, lazy.BLOCK_BYTES // max(1, 8 * pixels[:, :, :1].size))
     for start in range(0, pixels.shape[2], step):
         part = pixels[:, :, start : start + step].astype(np.float64)
-        result[:, :, start : start + step] = work(part)
+        with np.errstate(over="ignore", invalid="ignore"):
+            result[:, :, start : start + step] = work(part)
     return result
 
 

@@ -135,14 +135,15 @@ def _noisy(checkpoint: Checkpoint, frames: Pixels) -> str | None:
     axis = {"x": -1, "y": -2, "z": -3, "none": -1}[checkpoint.settings.model.noise_axis]
     middle = tuple(slice(max(0, (n - LOOKED_AT) // 2), (n + LOOKED_AT) // 2) for n in frames.shape[2:])
     piece = np.asarray(frames[(slice(0, 1), slice(None), *middle)])
-    floor = noisefloor.measure([checkpoint.statistics.normalise(piece)[0]], axis) if piece.ndim > 3 else None
+    with np.errstate(over="ignore", invalid="ignore"):  # of images far from what the model knows
+        floor = noisefloor.measure([checkpoint.statistics.normalise(piece)[0]], axis) if piece.ndim > 3 else None
     if floor is None or floor.structure.mean(1).max() > noisefloor.GUESS:
         return None
     (noise,) = _noise(checkpoint, piece, Settings(), 0)
     added = checkpoint.statistics.restore_std(noise.cpu().numpy())[0].var(axis=tuple(range(1, piece.ndim - 1)))
     there = floor.covariance[..., 0].mean(1) * np.square(checkpoint.statistics.std)
     channel = int(np.argmax(there / added.clip(1e-12)))
-    if there[channel] < NOISY * added[channel]:
+    if not there[channel] >= NOISY * added[channel]:  # nor where it is no number
         return None
     return (
         f"holds noise itself, of standard deviation {math.sqrt(there[channel]):.3g}, to which noise of "

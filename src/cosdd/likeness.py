@@ -45,7 +45,8 @@ class Likeness:
 
     @property
     def answer(self) -> str:
-        figures = f"mean {self.shift:.2f} standard deviations away, contrast {self.contrast:.2f}-fold"
+        shift, contrast = (f"{n:.2f}" if n < 1000 else f"{n:.4g}" for n in (self.shift, self.contrast))
+        figures = f"mean {shift} standard deviations away, contrast {contrast}-fold"
         return f"{WORDS[self.light]} ({figures})"
 
     @property

@@ -368,6 +368,7 @@ def _charts(history: Sequence[Mapping[str, float]], found: Checks) -> Iterator[s
 INKS = ("#c2570c", "#1f5fa8", "#2e7d32", "#7b3fa0", "#8a6d00", "#00798c")
 MOST_LEVELS = len(INKS) - 1  # of which each gets a curve of its own
 Curve = tuple[np.ndarray, np.ndarray]
+_BEYOND = 1e30  # no chart has values so large
 
 
 def chart(
@@ -377,13 +378,11 @@ def chart(
     width, height, left, right, top, bottom = 460, 260, 64, 12, 26, 40
     everything = [*curves.values(), *dashed]
     xs, ys = (np.concatenate([np.asarray(c[i], np.float64) for c in everything]) for i in (0, 1))
-    ys = ys[np.isfinite(ys)]
-    x_low, x_high = float(xs.min()), float(xs.max())
-    y_low, y_high = (float(ys.min()), float(ys.max())) if len(ys) else (0.0, 1.0)
+    (x_low, x_high), (y_low, y_high) = _ends(xs), _ends(ys)
     if zero:
         y_low, y_high = min(y_low, 0.0), max(y_high, 0.0)
-    pad = 0.06 * (y_high - y_low) or 1.0
-    y_low, y_high, x_high = y_low - pad, y_high + pad, x_high if x_high > x_low else x_low + 1
+    pad = 0.06 * (y_high - y_low) or _one(y_high)
+    y_low, y_high, x_high = y_low - pad, y_high + pad, x_high if x_high > x_low else x_low + _one(x_low)
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (
@@ -392,7 +391,7 @@ def chart(
         )
 
     def path(curve: Curve, ink: str, more: str = "") -> str:
-        points = [place(float(x), float(y)) for x, y in zip(*curve, strict=True) if np.isfinite(y)]
+        points = [place(float(x), float(y)) for x, y in zip(*curve, strict=True) if _drawn(x) and _drawn(y)]
         d = "M" + " L".join(f"{x:.1f} {y:.1f}" for x, y in points)
         return f'<path d="{d}" fill="none" stroke="{ink}" stroke-width="1.8" stroke-linejoin="round" {more}/>'
 
@@ -421,6 +420,22 @@ def chart(
         f'font-family="system-ui, sans-serif" fill="#5a6675">{"".join(parts)}</svg>'
         f"<figcaption>{label}</figcaption></figure>"
     )
+
+
+def _drawn(value: Any) -> Any:
+    """May be drawn; a model file can hold any number."""
+    return np.abs(value) < _BEYOND  # no for what is no number
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    """Of an axis."""
+    values = values[_drawn(values)]
+    return (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+
+
+def _one(value: float) -> float:
+    """What an axis shows around a value that is the only one."""
+    return max(1.0, 1e-3 * abs(value))
 
 
 def _ticks(low: float, high: float) -> list[float]:
