@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,17 @@ from safetensors import safe_open
 
 import cosdd
 from cosdd import checkpoint as files
-from cosdd import writing
+from cosdd import tensorfile, writing
 from cosdd.denoise import Denoiser
 from cosdd.errors import InputError
 from cosdd.model import build
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """What a model file holds, but for the checksum of its header: what is changed is to be found by other checks."""
     with safe_open(path, framework="pt") as file:
-        return dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        said = {name: text for name, text in file.metadata().items() if name != "header_crc32"}
+        return said, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 @pytest.fixture
@@ -154,6 +157,39 @@ def test_a_damaged_header(model):
     for place in range(8, 600, 13):
         model.write_bytes(content[:place] + b"\x00" + content[place + 1 :])
         refused(model)
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        (rb'\\"std\\": \[20.0\]', rb"\"std\": [21.0]"),
+        (rb'\\"steps\\": 4', rb"\"steps\": 5"),
+        (rb'"crc32":"\w{8}"', rb'"crc33":"00000000"'),
+        (rb'"header_crc32":"\w{8}"', rb'"header_crc32":"00000000"'),
+    ],
+    ids=["std", "steps", "no checksum", "checksum"],
+)
+def test_a_flipped_digit_in_the_header_is_noticed(model, then, now):
+    content = model.read_bytes()
+    changed = re.sub(then, lambda _: now, content, count=1)
+    assert len(changed) == len(content)
+    assert changed != content
+    model.write_bytes(changed)
+    assert "its header is not the one that was written: copy it again" in refused(model)
+
+
+def test_a_header_with_a_checksum_does_not_leave_out_that_of_the_tensors(model):
+    metadata, tensors = read(model)
+    safetensors.torch.save_file(tensors, model, {name: text for name, text in metadata.items() if name != "crc32"})
+    files.load(model)  # as files were before there were checksums
+    tensorfile.write(model, tensors, metadata)
+    whole = model.read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    header = re.sub(rb'"crc32":"\w*",|,"crc32":"\w*"', b"", whole[8 : 8 + length])
+    blank = re.sub(rb'"header_crc32":"\w*"', b'"header_crc32":"00000000"', header)
+    header = blank.replace(b'c32":"00000000"', f'c32":"{zlib.crc32(blank):08x}"'.encode())
+    model.write_bytes(struct.pack("<Q", len(header)) + header + whole[8 + length :])
+    assert "header" in refused(model)
 
 
 @pytest.mark.parametrize(

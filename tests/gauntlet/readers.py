@@ -113,7 +113,7 @@ def examples(reader: str) -> list[bytes]:
         path = PLACE / "example.safetensors"
         for axis in ("x", "y"):
             checkpoint.save(tiny.checkpoint(100.0, 10.0, noise_axis=axis, **SMALLEST), path, overwrite=True)
-            content = path.read_bytes()
+            content = tiny.without_checksum(path.read_bytes())
             header = content[8 : 8 + int.from_bytes(content[:8], "little")]
             found += [content, b"\0" + re.sub(rb'"crc32":"\w*",?', b"", header)]
         return found
