@@ -100,7 +100,7 @@ def denoise(
     if std and number == 1 and denoiser.checkpoint.settings.method == "cosdd":
         raise InputError("--std needs at least two samples: raise --samples")
     context.with_resource(writing.claim(output, outputs.names(paths, output, wanted)))
-    outputs.refuse_collisions(paths, output, wanted, overwrite or resume)
+    outputs.refuse_collisions(paths, output, wanted, overwrite or resume, axes)
     count, made_of = len(paths), recipe.fingerprint(model)
 
     def asked_of(path: Path) -> recipe.Recipe:
@@ -346,7 +346,7 @@ def generate(
     paths = images.find(files) if files else [own]
     commands.tell_not_read(files or [])
     context.with_resource(writing.claim(output, outputs.names(paths, output, wanted)))
-    outputs.refuse_collisions(paths, output, wanted, overwrite or resume)
+    outputs.refuse_collisions(paths, output, wanted, overwrite or resume, axes)
     todo, made_of = paths, recipe.fingerprint(model)
 
     def asked_of(path: Path) -> recipe.Recipe:

@@ -101,7 +101,8 @@ def tell_done(done: int, count: int) -> None:
 
 def tell_failed(failed: int, count: int) -> None:
     if failed:
-        out.print(f"{failed} failed, each for the reason above; the others are done")
+        others = "the others are done" if failed < count else "none is done"
+        out.print(f"{failed} failed, each for the reason above; {others}")
         raise typer.Exit(2 if failed == count else 1)
 
 

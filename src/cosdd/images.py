@@ -7,6 +7,7 @@ import difflib
 import glob
 import itertools
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -35,7 +36,9 @@ _MADE, _MOST_MADE = b"\nmade by ", 4096  # begin of the line behind the pixels o
 def find(inputs: Sequence[str | Path]) -> list[Path]:
     """Return the image files meant by files, folders (not recursive) and glob patterns, each file once.
 
-    An OME-Zarr folder is one image; so is an image inside a store, by its address ``plate.zarr/A/1/0``.
+    An OME-Zarr folder is one image; so is an image inside a store, by its address ``plate.zarr/A/1/0``. One of several
+    that is there and called an image, but is none, as a link that leads nowhere, is among them: `read` refuses it in
+    its turn, and the others are done.
     Raises InputError for what is missing, empty, or no image by its suffix.
     """
     if not inputs:
@@ -50,11 +53,18 @@ def find(inputs: Sequence[str | Path]) -> list[Path]:
             continue
         if path.is_dir():
             candidates, seen, advice = path.iterdir(), "a folder without images", "check the name"
+        elif path.is_symlink() and not path.exists():
+            candidates, seen, advice = [], "a link that leads nowhere", "mend the link, or leave it out"
+        elif path.exists() and not path.is_file():
+            candidates, seen, advice = [], "a pipe or a device", "write what comes out of it to a file first"
         elif path.exists():
             candidates, seen, advice = [path], f"suffix '{path.suffix}'", _advice_for(path)
         else:
             candidates, seen, advice = map(Path, glob.glob(str(path))), "no such file or folder", _nearest(path)
-        if not (matches := sorted(filter(_is_image, candidates))):
+        matches = sorted(filter(_is_image, candidates))
+        if not matches and len(inputs) > 1 and path.suffix.lower() in SUFFIXES and os.path.lexists(path):
+            matches = [path]
+        if not matches:
             raise refusal(name, seen, _KINDS, advice)
         found += matches
     return list(dict.fromkeys(found))

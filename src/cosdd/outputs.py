@@ -86,17 +86,28 @@ def _check_dtype(dtype: str) -> None:
         raise InputError(f"--dtype {dtype}: expected float32 or same")
 
 
-def refuse_collisions(paths: Sequence[Path], folder: Path, wanted: Wanted | WantedVersions, overwrite: bool) -> None:
-    """Raise InputError before any work where an output exists, is an input, or is the output of two inputs."""
+def refuse_collisions(
+    paths: Sequence[Path],
+    folder: Path,
+    wanted: Wanted | WantedVersions,
+    overwrite: bool,
+    axes: str | None = None,
+) -> None:
+    """Raise InputError before any work where an output exists, is an input, or is the output of two inputs.
+
+    Of an input that cannot be read there will be no output.
+    """
     taken: dict[Path, Path] = {}
-    inputs = {path.resolve() for path in paths}
+    inputs = {writing.real(path) for path in paths}
     for path in paths:
         for suffix in wanted.suffixes():
             target = wanted.path(path, folder, suffix)
-            place = target.resolve()  # an image in a store is a folder inside a folder
+            place = writing.real(target)  # an image in a store is a folder inside a folder
             if inputs & {place, *place.parents} or any(place in path.parents for path in inputs):
                 raise InputError(f"{target}: the output would replace the input: choose another folder with -o")
-            if target in taken:
+            if target in taken and not _readable(path, axes):
+                continue
+            if target in taken and _readable(taken[target], axes):
                 raise InputError(f"{path} and {taken[target]} would both be written to {target}: denoise them apart")
             if target.exists() and not overwrite:
                 raise InputError(
@@ -104,6 +115,14 @@ def refuse_collisions(paths: Sequence[Path], folder: Path, wanted: Wanted | Want
                 )
             images.refuse_folder(target)
             taken[target] = path
+
+
+def _readable(path: Path, axes: str | None) -> bool:
+    try:
+        images.read(path, axes)
+    except InputError:
+        return False
+    return True
 
 
 def names(paths: Sequence[Path], folder: Path, wanted: Wanted | WantedVersions) -> list[str]:

@@ -282,7 +282,7 @@ def write_all(
     for existing in (path for path in (folder / SUMMARY, *(p for pair in targets for p in pair)) if path.exists()):
         if not overwrite:
             raise InputError(f"{existing}: exists already: choose another folder with -o, or add --overwrite")
-        if existing.resolve() in {path.resolve() for path in paths}:
+        if writing.real(existing) in map(writing.real, paths):
             raise InputError(f"{existing}: the output would replace the input: choose another folder with -o")
     # The recipe checks its options by itself, here before any file is written.
     _Partner(np.zeros((1, 1, 1, 1)), RECIPES[recipe], asked, scale, (0,)).noisy(0)
@@ -313,7 +313,7 @@ class _Partner:
     recipe: Callable[..., np.ndarray]
     options: Mapping[str, Any]
     scale: float
-    seed: tuple[int, int]
+    seed: tuple[int, ...]
 
     def clean(self, number: int) -> np.ndarray:
         return self.planes[number].astype(np.float32)

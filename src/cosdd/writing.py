@@ -31,6 +31,11 @@ def refuse_unwritable(path: Path) -> None:
         raise InputError(f"{path}: cannot be written: choose another place with -o")
 
 
+def real(path: Path) -> Path:
+    """Where it really is; of links in a circle, which pathlib refuses, as far as they lead."""
+    return Path(os.path.realpath(path))
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Give a hidden name beside ``path`` for a file or a folder; it takes the name when the body is done and the disk

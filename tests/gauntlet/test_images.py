@@ -71,6 +71,40 @@ def test_an_image_works_or_a_line_says_why_not(name, write, model, tmp_path, mon
     assert image.read_bytes() == before
 
 
+def test_what_is_broken_in_a_list_does_not_keep_the_others_from_being_done(model, tmp_path, monkeypatch, capsys):
+    """As a shell spells out a pattern: with links that lead nowhere, pipes, folders, and broken files of one name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("first.tif", "last.tif", "b/same.tif"):
+        Path(name).parent.mkdir(exist_ok=True)
+        cases.tiff(cases.STACK)(Path(name))
+    for name in ("a/same.tif", "c/same.tif"):
+        Path(name).parent.mkdir()
+        Path(name).write_bytes(b"broken")
+    Path("gone.tif").symlink_to("nowhere.tif")
+    Path("loop.tif").symlink_to("loop.tif")
+    Path("folder.tif").mkdir()
+    os.mkfifo("pipe.tif")
+    broken = ["gone.tif", "loop.tif", "folder.tif", "pipe.tif", "a/same.tif", "c/same.tif"]
+    files = ["first.tif", *broken[:5], "b/same.tif", "c/same.tif", "last.tif"]
+    for command in (["denoise", str(model), "--samples", "1"], ["generate", str(model)], ["inspect"]):
+        folder = Path(f"of {command[0]}")
+        writes = ["-o", str(folder)] if command[0] != "inspect" else []
+        monkeypatch.setattr(sys, "argv", ["cosdd", *command, *files, *writes])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        lines = capsys.readouterr().err.splitlines()
+        assert end.value.code == 1
+        assert [line.split(": ")[1] for line in lines] == broken
+        if writes:
+            assert sorted(path.name for path in folder.iterdir()) == ["first.tif", "last.tif", "same.tif"]
+    Path("a/same.tif").write_bytes(Path("b/same.tif").read_bytes())
+    monkeypatch.setattr(sys, "argv", ["cosdd", "denoise", str(model), *files])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "would both be written" in capsys.readouterr().err
+    assert not Path("denoised").exists()
+
+
 @pytest.mark.skipif(not FULL, reason="counted by make gauntlet")
 def test_what_was_tried_is_written_down(request):
     from benchmarks.record import write
