@@ -178,6 +178,9 @@ def test_new_images_have_all_channels():
         ({"size": (16,)}, "2 dimension"),
         ({"size": (0, 16)}, "0x16"),
         ({"size": (10**20, 16)}, "at most"),
+        ({"count": 10**11}, "at most"),
+        ({"count": 2 * 10**6}, "at most"),  # of the usual size
+        ({"clean": CLEAN, "count": 5 * 10**6}, "do not fit into memory, expected at most 4194304"),
         ({"clean": CLEAN, "size": (16, 16)}, "keeps its own"),
     ],
 )
@@ -288,6 +291,8 @@ def test_new_images_by_the_command_line(folder, tmp_path):
         (["cosdd.safetensors", "clean.tif", "--size", "8x8"], "--size"),
         (["cosdd.safetensors", "--dtype", "same"], "float32"),
         (["cosdd.safetensors", "--count", "0"], "at least 1"),
+        (["cosdd.safetensors", "--count", "99999999999"], "at most"),
+        (["cosdd.safetensors", "clean.tif", "--count", "10001"], "at most 10,000"),
         (["cosdd.safetensors", "clean.tif", "-o", "."], "replace the input"),
     ],
 )

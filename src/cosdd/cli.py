@@ -342,6 +342,7 @@ def generate(
     if not files and dtype != "float32":
         raise InputError("--dtype same is for files: images of the model's own are float32")
     denoiser = Denoiser.load(model)
+    empty = None if files else generation.canvas(denoiser.checkpoint, asked)
     own = Path("generated.tif")
     paths = images.find(files) if files else [own]
     commands.tell_not_read(files or [])
@@ -357,13 +358,13 @@ def generate(
         commands.tell_done(len(paths) - len(todo), len(paths))
 
     def one(path: Path) -> list[str]:
-        if files:
+        if empty is None:
             image = images.read(path, axes)
             frames = denoiser.frames(image, may_be_flat=True)
             stream = partial(generation.noisy_versions, denoiser.checkpoint, frames, asked)
             notes = generation.doubts(denoiser.checkpoint, frames)
         else:
-            image, notes = generation.canvas(denoiser.checkpoint, asked), []
+            image, notes = empty, []
             stream = partial(generation.new_images, denoiser.checkpoint, asked)
         out.print(image.describe())
         if dtype == "same" and image.data.dtype.kind == "f":

@@ -25,7 +25,8 @@ from cosdd.model.ladder import Draw
 SIZE = {1: (1024,), 2: (256, 256), 3: (16, 256, 256)}  # of images from the prior, by dimensions
 # Pixels that are drawn together, which is quicker; the results do not depend on it.
 PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**24}
-MOST_PIXELS = 2**36  # of one new image; more are a slip of the pen
+MOST_PIXELS = 2**36  # of all new images together; more are a slip of the pen
+MOST_TOGETHER = 2**32  # pixels of all noisy versions of one frame, which are in memory together
 FAR = 4.0  # standard deviations of the training images
 NOISY = 0.5  # share of the variance of the noise: an image that holds so much of it is not clean
 LOOKED_AT = 256  # pixels along each edge
@@ -59,6 +60,8 @@ class Settings:
             raise InputError(f"size {_times(self.size)}: expected edges in pixels, such as 256x256")
         if self.size is not None and math.prod(self.size) > MOST_PIXELS:
             raise InputError(f"size {_times(self.size)}: expected at most {MOST_PIXELS:,} pixels, such as 256x256")
+        if self.count * math.prod(self.size or SIZE[1]) > MOST_PIXELS:
+            raise InputError(f"count is {self.count}: expected at most {MOST_PIXELS:,} pixels in all images together")
 
     @staticmethod
     def parse_size(text: str) -> tuple[int, ...]:
@@ -78,17 +81,20 @@ def noisy_versions(
     Yields the share done (float) often, and a Generated per frame. The noise is added to the frame as it is given:
     it is the truth under what comes out. which: the numbers of the frames that are wanted; all.
     """
-    statistics = checkpoint.statistics
-    for index in range(len(frames)) if which is None else which:
-        noise: list[Tensor] = []
-        for one in _noise(checkpoint, frames[index : index + 1], settings, index):
-            noise.append(one)
-            yield (index + len(noise) / settings.count) / len(frames)
-        # Added to the very pixels that were given, not to what is left of them after normalising.
-        added = statistics.restore_std(torch.cat(noise).cpu().numpy())
-        yield Generated(
-            np.asarray(frames[index], np.float32), (frames[index] + added.astype(np.float64)).astype(np.float32)
+    statistics, count, shape = checkpoint.statistics, settings.count, frames.shape[1:]
+    if count * math.prod(shape) > MOST_TOGETHER:
+        raise InputError(
+            f"count is {count}: so many versions of {_times(shape[1:])} pixels do not fit into memory, expected at "
+            f"most {MOST_TOGETHER // math.prod(shape)}: make them in parts, each with a seed of its own"
         )
+    for index in range(len(frames)) if which is None else which:
+        clean, noisy = frames[index], np.empty((count, *shape), np.float32)
+        for version, noise in enumerate(_noise(checkpoint, frames[index : index + 1], settings, index)):
+            # Added to the very pixels that were given, not to what is left of them after normalising.
+            added = statistics.restore_std(noise.cpu().numpy())
+            noisy[version] = (clean + added.astype(np.float64)).astype(np.float32)[0]
+            yield (index + (version + 1) / count) / len(frames)
+        yield Generated(np.asarray(clean, np.float32), noisy)
 
 
 def _noise(checkpoint: Checkpoint, frame: np.ndarray, settings: Settings, index: int) -> Iterator[Tensor]:
@@ -197,6 +203,9 @@ def canvas(checkpoint: Checkpoint, settings: Settings) -> Image:
             f"size {_times(size)}: this model makes images of {model.dimensions} dimension(s), "
             f"such as {_times(SIZE[model.dimensions])}"
         )
+    pixels = settings.count * model.channels * math.prod(size)
+    if pixels > MOST_PIXELS:
+        raise InputError(f"count is {settings.count}: {pixels:,} pixels in all, expected at most {MOST_PIXELS:,}")
     lengths = {"T": settings.count, "C": model.channels} | dict(zip(images.SPATIAL[len(size)], size, strict=True))
     axes = "".join(axis for axis in AXES if axis in lengths and (axis != "C" or model.channels > 1))
     return Image(np.broadcast_to(np.float32(0), [lengths[axis] for axis in axes]), axes)

@@ -18,6 +18,7 @@ from cosdd.recipe import Recipe
 from cosdd.unfinished import Frame, Make, Unfinished
 
 Fill = Callable[[Unfinished], Iterator[float]]  # makes what is missing, and yields the share done
+MOST_VERSIONS = 10_000  # of a file
 FORMATS = ("same", "tif", "ome.tif", "ome.zarr", "npy")
 
 
@@ -65,6 +66,8 @@ class WantedVersions:
 
     def __post_init__(self) -> None:
         _check_dtype(self.dtype)
+        if self.count > MOST_VERSIONS and not self.pair:
+            raise InputError(f"--count {self.count}: each is a file of its own, expected at most {MOST_VERSIONS:,}")
 
     def suffixes(self) -> list[str]:
         """Endings of the files' names."""
