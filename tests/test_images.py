@@ -1,6 +1,7 @@
 """Files come back as they went in: pixels, axes, scale. What is unclear or damaged is said in one line."""
 
 import base64
+import io
 import subprocess
 import sys
 import tracemalloc
@@ -407,6 +408,112 @@ def test_corrupt_bytes_never_give_a_traceback(tmp_path):
             broken[rng.integers(8, 600, 5)] = rng.integers(0, 255, 5)
             (tmp_path / name).write_bytes(broken.tobytes())
             attempt(tmp_path / name)
+
+
+def spoiled_npy(then: bytes, now: bytes) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.ones((12, 32, 32), np.uint16))
+    assert then in file.getvalue()
+    return file.getvalue().replace(then, now)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.png", b"\xff\xd8\xff\xe0" + b"0" * 99, "by its content a JPEG; expected a PNG, .*use the raw data"),
+        ("a.png", b"RIFF0000WEBP" + b"0" * 99, "by its content a WebP"),
+        ("a.png", b"hello" * 99, "not a PNG file"),
+        ("a.tif", b"\x93NUMPY" + b"0" * 99, r"by its content a numpy array; .*name it a\.npy"),
+        ("a.npy", b"PK\x03\x04" + b"0" * 99, "by its content a zip archive.*an npz"),
+        ("a.zarr", b"PK\x03\x04" + b"0" * 99, "a file; expected an OME-Zarr, which is a folder; unpack it"),
+        ("a.npy", spoiled_npy(b"'descr'", b"'dexcr'"), "its npy header is damaged"),
+        ("a.npy", spoiled_npy(b"{'descr'", b"['descr'"), "its npy header is damaged"),
+        ("a.npy", spoiled_npy(b"'<u2'", b"'<q9'"), "its npy header is damaged"),
+        ("a.npy", spoiled_npy(b"32, 32)", b"32, -2)"), "a shape of"),
+        ("a.npy", spoiled_npy(b"32, 32)", b"32, 31)"), "768 bytes more than the 12 x 32 x 31 pixels of its header"),
+        ("a.npy", spoiled_npy(b"32, 32)", b"32, 99)"), "cut short"),
+        ("a.npy", spoiled_npy(b"(12, ", b"(0,  "), "0 x 32 x 32: no pixels"),
+        ("a.npy", spoiled_npy(b"'<u2'", b"'|O' "), "Python objects, which are pickled, and nothing is unpickled"),
+    ],
+)
+def test_what_a_file_is_and_its_name_does_not_say_is_told(tmp_path, name, content, told):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        images.read(tmp_path / name, "TYX" if name.endswith(".npy") else None)
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("kind", ["uint8", ">u2"])
+def test_what_has_0_as_white_is_read_as_its_twin_that_has_it_as_black(tmp_path, monkeypatch, kind, large):
+    monkeypatch.setattr(lazy, "LARGE", 0 if large else lazy.LARGE)
+    pixels = np.arange(3 * 20 * 30).reshape(3, 20, 30).astype(kind)
+    white = np.iinfo(kind).max
+    for name, stored, photometric in (("black", pixels, "minisblack"), ("white", white - pixels, "miniswhite")):
+        said = (
+            {"axes": "TYX", "min": 3, "max": 9}
+            if name == "black"
+            else {"axes": "TYX", "min": white - 9, "max": white - 3}
+        )
+        tifffile.imwrite(tmp_path / f"{name}.tif", stored, imagej=True, photometric=photometric, metadata=said)
+    twin, turned = (images.read(tmp_path / f"{name}.tif") for name in ("black", "white"))
+    np.testing.assert_array_equal(turned.data, pixels)
+    np.testing.assert_array_equal(turned.data[1, 2:5, ::3], pixels[1, 2:5, ::3])
+    assert isinstance(turned.data, lazy.Lazy) == large
+    assert turned.metadata.channels == twin.metadata.channels
+    assert [len(image.remarks) for image in (twin, turned)] == [0, 1]
+    images.write(tmp_path / "again.tif", turned.data, turned)
+    assert images.read(tmp_path / "again.tif").remarks == ()
+    np.testing.assert_array_equal(images.read(tmp_path / "again.tif").data, pixels)
+
+
+def test_what_is_white_of_floats_is_asked_for(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((8, 8), np.float32), photometric="miniswhite")
+    with pytest.raises(InputError, match=r"0 is white.*Edit > Invert"):
+        images.read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "told"),
+    [
+        ('SizeX="30"', 'SizeX="60"', "says 60 x 20 pixels, its pages hold 30 x 20"),
+        ('SizeT="12"', 'SizeT="6"', "tells of 6 of its 12 pages"),
+        ('Type="uint16"', 'Type="float"', "says pixels of type float32, its pages hold uint16"),
+        ('SizeX="0.5"', 'SizeX="0"', "pixel size along x is 0: left out"),
+        ('SizeX="0.5"', 'SizeX="-3"', "pixel size along x is -3: left out"),
+        ('SizeX="0.5"', 'SizeX="NaN"', "pixel size along x is nan: left out"),
+        ('SizeX="0.5"', 'SizeX="abc"', "pixel size along x is nan: left out"),
+    ],
+)
+def test_what_ome_says_otherwise_than_the_pages_is_told(tmp_path, then, now, told):
+    pixels, path = np.ones((12, 20, 30), np.uint16), tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, pixels, metadata={"axes": "TYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5})
+    assert images.read(path).remarks == ()
+    with tifffile.TiffFile(path) as file:
+        said = file.ome_metadata or ""
+    assert then in said
+    tifffile.imwrite(path, pixels, description=said.replace(then, now).encode(), metadata=None)
+    (remark,) = images.read(path).remarks
+    assert told in remark
+
+
+def test_what_metadata_lack_is_told_in_words(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, np.ones((12, 20, 30), np.uint16), metadata={"axes": "TYX"})
+    with tifffile.TiffFile(path) as file:
+        said = (file.ome_metadata or "").replace("XYCZT", "XYCQT")
+    tifffile.imwrite(path, np.ones((12, 20, 30), np.uint16), description=said.encode(), metadata=None)
+    with pytest.raises(InputError, match="cannot be read: its metadata lack SizeQ;"):
+        images.read(path)
+
+
+@pytest.mark.parametrize(("offset", "kind"), [(1e7, np.float64), (2e9, np.int64), (2**60, np.uint64)])
+def test_what_32_bit_floats_cannot_tell_apart_is_refused(offset, kind):
+    pixels = (
+        np.arange(400, dtype=kind).reshape(20, 20) / kind(400) if kind is np.float64 else np.arange(400).reshape(20, 20)
+    )
+    images.check(images.from_array(pixels))
+    with pytest.raises(InputError, match=r"which differ by .*subtract a constant"):
+        images.check(images.from_array((pixels + kind(offset)).astype(kind)))
 
 
 def test_find(tmp_path):

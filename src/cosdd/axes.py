@@ -39,6 +39,7 @@ class Image:
     axes: one upper-case letter per axis, e.g. "TZCYX"; the channel axis is always "C".
     pixel_size, unit: by axis letter, only where the file has them; T holds the frame interval.
     metadata: what goes from file to file with the pixels: colours, contrast, wavelengths, notes.
+    remarks: what of the file is taken otherwise than it says, or not at all; each in a line.
     """
 
     data: Pixels
@@ -48,6 +49,7 @@ class Image:
     channel_names: tuple[str, ...] = ()
     path: Path | None = None
     metadata: Metadata = field(default_factory=Metadata)
+    remarks: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line: "stack.tif: 20 x 128 x 256 (TYX), uint16, pixel size 0.2 x 0.2 micrometer"."""
@@ -102,6 +104,10 @@ def file_axes(data: Pixels, axes: str, stated: bool, path: Path) -> tuple[Pixels
     # 3 or 4 frames are stored by tifffile as the planes of one RGB page ("SYX")
     colour = letters.startswith("S") or (len(letters) == 3 and letters[1:] == "YX" and data.shape[-1] <= 4)
     if unknown > 1 or (colour and not stated) or "S" in named or len(set(named)) < len(named):
+        if colour and letters.startswith("S") and len(letters) == 3 and not stated:
+            seen = f"{shape_text(data)}, which are {data.shape[0]} colours or as many frames"
+            fix = "say which, by --axes CYX for colours or --axes TYX for frames (in Python axes=...)"
+            raise refusal(path, seen, "a letter for each axis", fix)
         if unknown > 1:
             places = [place for place, a in zip(_PLACES, named, strict=False) if a in "QI"]
             seen = f"the file does not say what its {' and '.join(places)} axes are"

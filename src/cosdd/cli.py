@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from cosdd import __version__, cli_train, commands, overrides, progress, witness, writing
-from cosdd.errors import InputError
+from cosdd.errors import InputError, about
 from cosdd.progress import out
 
 app = typer.Typer(
@@ -116,15 +116,17 @@ def denoise(
     def one(path: Path) -> list[str]:
         image = images.read(path, axes)
         frames = denoiser.frames(image)
-        out.print(image.describe())
-        like = denoiser.likeness(frames)
+        commands.tell(image)
+        with about(path):
+            like = denoiser.likeness(frames)
         if like.light == "red":
             unlike.append(path)
         for note in like.notes:
             out.print(f"{'warning' if like.light == 'red' and note == like.answer else 'note'}: {note}")
 
         def made(numbers: Iterator[int]) -> Iterator[outputs.Frame | float]:
-            return outputs.by_name(denoiser.stream(frames, asked, numbers), wanted)
+            with about(path):
+                yield from outputs.by_name(denoiser.stream(frames, asked, numbers), wanted)
 
         if team is None:
             fill = outputs.here(made)
@@ -168,9 +170,9 @@ def report(
     context.with_resource(writing.claim(output.parent, [output.name]))
     denoiser = Denoiser.load(model)
     image = images.read(path, axes)
-    out.print(image.describe())
+    commands.tell(image)
     facts = {"model file": model.name, "reported by": f"cosdd {__version__}"}
-    with progress.bar("looking") as show:
+    with progress.bar("looking") as show, about(path, output):
         for part in pages.page(denoiser, image, output, facts, overwrite):
             if isinstance(part, Checks):
                 out.print("\n".join(pages.in_words(part)))
@@ -204,13 +206,15 @@ def inspect(
         if as_json:
             print(json.dumps({"file": str(path)} | found.to_json()))
         elif details or len(paths) == 1:
-            out.print(image.describe())
+            commands.tell(image)
             for line in found.lines():
                 out.print(f"  {line}")
             if image.data.size < inspection.FEW_PIXELS:
                 out.print(f"  only {image.data.size:,} pixels: little to tell the noise by, and little to learn from")
         else:
             out.print(f"{path.name}: {found.verdict}")
+            for remark in image.remarks:
+                out.print(f"  note: {remark}")
         axes_found[found.axis] += 1
     if not as_json:
         commands.tell_not_read(files)
@@ -366,14 +370,19 @@ def generate(
         else:
             image, notes = empty, []
             stream = partial(generation.new_images, denoiser.checkpoint, asked)
-        out.print(image.describe())
+
+        def made(which: Iterator[int]) -> Iterator[outputs.Frame | float]:
+            with about(path):
+                yield from outputs.by_name(stream(which), wanted)
+
+        commands.tell(image)
         if dtype == "same" and image.data.dtype.kind == "f":
             out.print("note: the file holds floats, for which --dtype same gives float32, not rounded")
         for note in notes:
             out.print(f"note: {note}")
         result = (image, denoiser.spatial, path, output, wanted, asked_of(path))
         with progress.bar("generating") as show:
-            fill = outputs.here(lambda which: outputs.by_name(stream(which), wanted))
+            fill = outputs.here(made)
             return outputs.write_all(fill, *result, show, overwrite or resume, anew=overwrite and not resume)
 
     commands.tell_failed(commands.each(todo, len(paths), one), len(paths))

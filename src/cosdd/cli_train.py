@@ -75,7 +75,7 @@ def train(
     with _all_or_none(paths):
         ready = preparation.prepare(list(paths), axes, noise_axis, "tiny", *layers)
     for image in ready.images:
-        out.print(image.describe())
+        commands.tell(image)
     if ready.inspection is not None:
         if len(ready.images) > 1:
             out.print(f"noise, as {ready.inspected} shows it most clearly:")

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cosdd import config, errors, progress, writing
 from cosdd.errors import InputError
 from cosdd.progress import out
+
+if TYPE_CHECKING:
+    from cosdd.axes import Image
 
 LESS_MEMORY = (
     "train with a smaller --set train.batch or train.crop, denoise smaller images or single frames, "
@@ -67,6 +70,13 @@ def refuse_as_folder(output: Path) -> None:
             f"-o {output}: -o is a folder, and each result has the name of its input: "
             f"use -o {str(output.with_suffix('')).removesuffix('.ome')}, and --format for another kind of file"
         )
+
+
+def tell(image: Image) -> None:
+    """What was read, and what of it is not as the file says."""
+    out.print(image.describe())
+    for remark in image.remarks:
+        out.print(f"note: {remark}")
 
 
 def tell_not_read(files: Sequence[str]) -> None:

@@ -185,7 +185,7 @@ class Denoiser:
             std=None if direct else whole(stds),
             samples=np.stack([whole(list(one)) for one in zip(*kept, strict=True)]) if save_samples else None,
             taken=tuple(taken),
-            notes=like.notes,
+            notes=(*image.remarks, *like.notes),
         )
 
     def generate(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # What libraries say where an allocation fails: torch; oneDNN; a loader of libraries.
@@ -37,11 +39,15 @@ def refusal(source: object, seen: str, expected: str, fix: str) -> InputError:
     return InputError(" ".join(f"{source or 'array'}: {seen}; expected {expected}; {fix}".split()))
 
 
-def named(error: InputError, *paths: object) -> InputError:
-    """The error, which begins with the first of the paths unless it tells of one of them already."""
-    if any(str(path) in str(error) for path in paths):
-        return error
-    return type(error)(f"{paths[0]}: {error}")
+@contextmanager
+def about(*paths: object) -> Iterator[None]:
+    """What is at fault in here is the first of these, and is called so where the error names none of them."""
+    try:
+        yield
+    except InputError as error:
+        if any(str(path) in str(error) for path in paths):
+            raise
+        raise type(error)(f"{paths[0]}: {error}") from error.__cause__
 
 
 def of_memory(error: BaseException) -> bool:

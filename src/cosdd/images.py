@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO, Literal
 
 import imagecodecs
 import numpy as np
@@ -23,8 +24,17 @@ from cosdd.lazy import Chunks, Lazy, Pixels
 SUFFIXES = (".tif", ".tiff", ".png", ".npy", omezarr.SUFFIX)
 SPATIAL = {1: "X", 2: "YX", 3: "ZYX"}  # the axes that are space, by dimensions
 
+_FLOAT32, _STEPS = 2.0**-23, 32  # what two 32-bit floats differ by, relatively; so many of them at least are an image
 _LARGEST = 1e18  # grey value: the square of a larger one does not fit into 32-bit floats
 
+_NO_JPEG = "JPEG has mixed neighbouring rows, which converting does not undo: use the raw data"
+_NAMED = {".tif": "TIFF", ".tiff": "TIFF", ".png": "PNG", ".npy": "numpy array"}
+_PNG = b"\x89PNG\r\n\x1a\n"
+_SIGNS = {  # the first bytes of what is often misnamed
+    b"\xff\xd8\xff": "JPEG", b"RIFF": "WebP", b"GIF8": "GIF", b"BM": "BMP", b"\x89HDF": "HDF5 file",
+    b"PK\x03\x04": "zip archive", _PNG: "PNG", b"\x93NUMPY": "numpy array", b"%PDF": "PDF",
+    b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF", b"<": "web page",
+}  # fmt: skip
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif", ".jp2")
 MODEL_FIRST = "the model comes first, as in cosdd denoise MODEL IMAGES or cosdd report MODEL FILE"
 PREVIEW = ".preview.png"  # a picture of how far a training run is
@@ -99,7 +109,7 @@ def _nearest(path: Path) -> str:
 
 def _advice_for(path: Path) -> str:
     if path.suffix.lower() in _JPEG:
-        return "JPEG has mixed neighbouring rows, which converting does not undo: use the raw data"
+        return _NO_JPEG
     if path.suffix.lower() == ".safetensors":
         return MODEL_FIRST
     if path.name.endswith(PREVIEW):
@@ -130,15 +140,33 @@ def read(path: str | Path, axes: str | None = None) -> Image:
     is_zarr = path.is_dir() or path.suffix.lower() == omezarr.SUFFIX
     reader = _read_zarr if is_zarr else readers.get(path.suffix.lower(), tiff.read)
     with tiff.decoding(path):
+        if not is_zarr:
+            _refuse_disguised(path)
         image = reader(path, axes)
+    stated = {a: s for a, s in image.pixel_size.items() if a in image.axes}
     # nine digits undo the rounding of 1 / resolution and of TIFF's fractions
-    size = {a: float(f"{s:.9g}") for a, s in image.pixel_size.items() if a in image.axes and 0 < s < math.inf}
+    size = {a: float(f"{s:.9g}") for a, s in stated.items() if 0 < s < math.inf}
+    what = {a: "frame interval" if a == "T" else f"pixel size along {a.lower()}" for a in stated}
+    senseless = tuple(f"its {what[a]} is {s:g}: left out" for a, s in stated.items() if a not in size)
     unit = {a: image.unit[a] for a in size if image.unit.get(a)}
     lengths = dict(zip(image.axes, image.data.shape, strict=True))
     names = tuple(metadata.name(name) for name in image.channel_names)
     names = names if len(names) == lengths.get("C") and all(names) else ()
     more = image.metadata.fitting(lengths.get("P", 1), lengths.get("C", 1))
-    return Image(image.data, image.axes, size, unit, names, path, more)
+    return Image(image.data, image.axes, size, unit, names, path, more, image.remarks + senseless)
+
+
+def _refuse_disguised(path: Path) -> None:
+    """Refuse a file of another kind than its name says, by its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    kind = next((kind for sign, kind in _SIGNS.items() if head.startswith(sign)), "")
+    if not kind or kind == _NAMED[path.suffix.lower()]:
+        return
+    fix = {"JPEG": _NO_JPEG, "zip archive": "unpack it; of an npz, save each array with numpy.save"}
+    right = next((suffix for suffix, known in _NAMED.items() if known == kind), None)
+    advice = fix.get(kind, f"name it {path.stem}{right}" if right else "convert it to TIFF, e.g. with Fiji")
+    raise refusal(path, f"by its content a {kind}", f"a {_NAMED[path.suffix.lower()]}, as its name says", advice)
 
 
 def from_array(array: np.ndarray, axes: str | None = None) -> Image:
@@ -158,7 +186,10 @@ def check(image: Image, may_be_flat: bool = False) -> None:
     Reads every pixel once, a part at a time. Raises InputError.
     """
     data = image.data
-    if data.dtype.kind not in "uif" or not data.size:
+    if not data.size:
+        expected, fix = "at least one along each axis", "check how it was saved"
+        raise refusal(image.path, f"{shape_text(data)}: no pixels", expected, fix)
+    if data.dtype.kind not in "uif":
         seen = f"{shape_text(data)} pixels of type {data.dtype}"
         raise refusal(image.path, seen, "integers or floats", "convert it to 16-bit or 32-bit grey levels")
     low, high = math.inf, -math.inf
@@ -173,11 +204,14 @@ def check(image: Image, may_be_flat: bool = False) -> None:
             raise refusal(image.path, seen, "finite pixels", "Fiji: Process > Noise > Remove NaNs")
     if low == high and not may_be_flat:
         raise refusal(image.path, f"every pixel is {low:g}", "an image", "check that it was exported well")
-    if max(abs(float(low)), abs(float(high))) > _LARGEST or 0 < float(high) - float(low) < 1 / _LARGEST:
-        seen, expected = (
-            f"grey values from {low:g} to {high:g}",
-            f"values up to {_LARGEST:g} that differ by more than 0",
-        )
+    largest, spread = max(abs(float(low)), abs(float(high))), float(high.item() - low.item())  # exact of integers
+    seen = f"grey values from {low:.9g} to {high:.9g}"
+    if 0 < spread < _STEPS * largest * _FLOAT32:
+        seen += f", which differ by {spread:.4g} at most"
+        expected = f"more than {_STEPS * largest * _FLOAT32:.2g}: results are 32-bit floats"
+        raise refusal(image.path, seen, expected, f"subtract a constant, such as {low:.9g}, from all images first")
+    if largest > _LARGEST or 0 < spread < 1 / _LARGEST:
+        expected = f"values up to {_LARGEST:g} that differ by more than 0"
         raise refusal(image.path, seen, expected, "multiply the image by a constant")
 
 
@@ -306,13 +340,44 @@ def _sample_order(image: Image, spatial: str) -> str:
 
 
 def _read_npy(path: Path, given: str | None) -> Image:
-    data = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(data, np.ndarray):
-        raise refusal(path, "an npz archive", "one npy array", "save the array with numpy.save")
+    with path.open("rb") as file:
+        shape, order, kind = _npy_header(path, file)
+        begin, end = file.tell(), path.stat().st_size
+        file.seek(pixels := begin + kind.itemsize * math.prod(shape))
+        more = file.read(len(_MADE))
+    if end < pixels:
+        seen, expected = "cannot be read: the file is cut short", "a complete npy file"
+        raise refusal(path, f"{seen}, {end} bytes", f"{expected} of {pixels} bytes", "copy it again, or leave it out")
+    if more not in (b"", _MADE):  # what we write behind them
+        seen = f"{end - pixels} bytes more than the {' x '.join(map(str, shape))} pixels of its header"
+        raise refusal(path, seen, "an npy file that ends with its pixels", "save the array again with numpy.save")
+    data = np.memmap(path, kind, "r", begin, shape, order)
     return Image(lazy.in_file(data, path), array_axes(data, given, path, ("X", "YX")))
 
 
+def _npy_header(path: Path, file: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]:
+    """Shape, order and type of the pixels that follow. Records and objects are no pixels, and nothing is unpickled."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        shape, by_columns, kind = readers[np.lib.format.read_magic(file)](file)
+    except Exception:  # of any kind, from the parsing of a Python expression
+        again = "copy it again, or save the array again with numpy.save"
+        raise refusal(path, "its npy header is damaged", "an array as numpy.save writes it", again) from None
+    if kind.hasobject:
+        fix = "save the numbers alone: numpy.save(name, array.astype(float))"
+        raise refusal(path, "Python objects, which are pickled, and nothing is unpickled here", "numbers", fix)
+    if not shape or not all(shape):
+        seen = f"{' x '.join(map(str, shape))}: no pixels" if shape else "a single number"
+        raise refusal(path, seen, "an array of at least a pixel along each axis", "check how it was saved")
+    if min(shape) < 0 or not kind.itemsize:
+        raise refusal(path, f"a shape of {shape!r:.60}", "lengths of at least 1", "save the array again")
+    return shape, "F" if by_columns else "C", kind
+
+
 def _read_zarr(path: Path, given: str | None) -> Image:
+    if not path.is_dir():
+        fix = "unpack it where it is an archive; else see what it is, and name it so"
+        raise refusal(path, "a file", "an OME-Zarr, which is a folder", fix)
     store = omezarr.read(path)
     axes = store.axes
     if axes is None or given is not None:
@@ -328,6 +393,8 @@ def _read_png(path: Path, given: str | None) -> Image:
     """Decode grey or RGB; an alpha channel goes if it hides nothing."""
     with path.open("rb") as file:
         head = file.read(24)
+    if not head.startswith(_PNG):
+        raise refusal(path, "cannot be read: not a PNG file", "a complete image file", "copy it again, or leave it out")
     tiff.refuse_bomb(path, math.prod(int.from_bytes(head[at : at + 4], "big") for at in (16, 20)))
     data = imagecodecs.png_decode(path.read_bytes())
     if data.ndim == 3 and data.shape[-1] in (2, 4):

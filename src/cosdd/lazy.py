@@ -105,13 +105,25 @@ class Mapped:
         return np.array(mapped[tuple(slice(along.start, along.stop, along.step) for along in region)])
 
 
+class Inverted:
+    """Pixels that are brightest where they are 0, as those that are brightest where they are ``white``."""
+
+    def __init__(self, chunks: Chunks | Mapped, white: int):
+        self._stored, self._white = chunks, chunks.dtype.type(white)
+        self.shape, self.chunk, self.dtype = chunks.shape, chunks.chunk, chunks.dtype
+
+    def cut(self, region: Sequence[range]) -> np.ndarray:
+        """The pixels at these places along each axis, each range rising."""
+        return self._white - self._stored.cut(region)
+
+
 class Lazy:
     """An array in a file: indexing it with integers and slices reads that part, ``numpy.asarray`` all of it.
 
     Raises what its file raises: InputError where a chunk is damaged.
     """
 
-    def __init__(self, chunks: Chunks | Mapped, axes: Sequence[tuple[int, ...]] | None = None):
+    def __init__(self, chunks: Chunks | Mapped | Inverted, axes: Sequence[tuple[int, ...]] | None = None):
         """axes: for each axis those of the file that are merged in it; an empty tuple is a new axis of length 1."""
         self.chunks = chunks
         self.axes = tuple((i,) for i in range(len(chunks.shape))) if axes is None else tuple(axes)
@@ -242,6 +254,14 @@ def blocks(data: Pixels, share: float = 1.0) -> Iterator[tuple[tuple[slice, ...]
             continue
         where = tuple(slice(start, start + step) for start, step in zip(corner, size, strict=True))
         yield where, np.asarray(data[where])
+
+
+def inverted(data: Pixels, white: int) -> Pixels:
+    """Unsigned integers that are brightest where they are 0, as those that are brightest where they are ``white``."""
+    if isinstance(data, Lazy):
+        assert not isinstance(data.chunks, Inverted), "once is enough"
+        return Lazy(Inverted(data.chunks, white), data.axes)
+    return data.dtype.type(white) - np.asarray(data)
 
 
 def in_file(mapped: np.ndarray, path: Path) -> Pixels:

@@ -61,6 +61,16 @@ class Metadata:
         """For pixels that are no grey values of the image, such as their standard deviation."""
         return replace(self, channels=tuple(replace(channel, window=None) for channel in self.channels))
 
+    def inverted(self, white: float) -> Metadata:
+        """For pixels ``white`` less those that are spoken of, shown as they were."""
+
+        def one(channel: Channel) -> Channel:
+            window = channel.window and (white - channel.window[1], white - channel.window[0])
+            levels = np.frombuffer(channel.lut, np.uint8).reshape(3, -1)[:, ::-1].tobytes()
+            return replace(channel, lut=levels, window=window)
+
+        return replace(self, channels=tuple(map(one, self.channels)))
+
 
 def name(said: object) -> str:
     """A line of text without double quotes; "" for what is none."""

@@ -90,6 +90,9 @@ def read(path: Path) -> Store:
     if not version.startswith(_VERSIONS):
         seen, fix = f"OME-Zarr version {version:.20}", "convert it with the program that made it"
         raise refusal(path, seen, f"version {' or '.join(_VERSIONS)}", fix)
+    if any(isinstance(axis, str) for axis in image["axes"]):
+        seen, fix = "axes without a type, as in OME-Zarr 0.3", "convert it with the program that made it"
+        raise refusal(path, seen, f"version {' or '.join(_VERSIONS)}", fix)
     level = image["datasets"][0]
     data = _array(folder, _inside(folder, level["path"], path), path)
     names = [str(axis["name"]) for axis in image["axes"]]

@@ -22,7 +22,7 @@ from scipy import ndimage
 from scipy.signal import lfilter
 
 from cosdd import images, lazy, writing
-from cosdd.errors import InputError, named
+from cosdd.errors import InputError, about
 from cosdd.lazy import Pixels
 
 # ------------------------------------------------------------------------------------------------ noise
@@ -295,10 +295,8 @@ def write_all(
         partner = _Partner(images.to_samples(image, "YX"), RECIPES[recipe], asked, scale, (seed, index))
         for done, (target, read) in enumerate(((noisy, partner.noisy), (clean, partner.clean)), 1):
             frames = images.from_frames(read, partner.planes.shape[1:], np.dtype(np.float32), image, "YX")
-            try:
+            with about(path, target):  # recipes know no names
                 images.write(target, frames, image, overwrite)
-            except InputError as error:  # of a recipe, which knows no names
-                raise named(error, path, target) from error.__cause__
             yield (index + done / 2) / len(paths)
     summary = {"recipe": recipe, "options": asked, "full_scale": scale, "seed": seed, "files": [p.name for p in paths]}
     with writing.whole(folder / SUMMARY) as part:

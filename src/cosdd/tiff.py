@@ -31,6 +31,7 @@ _OME_OF_PLANE = ("DeltaT", "ExposureTime", "PositionX", "PositionY", "PositionZ"
 _IMAGEJ_MODES = ("composite", "color", "grayscale")
 _IMAGEJ_COLOURS = ("FF0000", "00FF00", "0000FF", WHITE, "00FFFF", "FF00FF", "FFFF00")  # where a file names none
 _IMAGEJ_TYPES = ("uint8", "uint16", "int16", "float32")
+_OME_SPELLINGS = {"float": "float32", "double": "float64", "bit": "bool"}
 OME_TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 _CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets are 32 bit; the margin is for tags
 
@@ -41,6 +42,10 @@ def read(path: Path, given: str | None) -> Image:
         ome = _ome_elements(tif, path)
         series = [s for s in tif.series if not s.keyframe.is_reduced]  # reduced: thumbnails
         data, axes = _pixels(tif, series, path)
+        remarks, white = _differences(tif, ome), _white(series, path)
+        if white:
+            data = lazy.inverted(data, white)
+            remarks.append("0 is white in this file (MinIsWhite), and black in what is read and written here")
         kind = series[0].kind
         own = (tif.shaped_metadata or ({},))[0] if kind == "shaped" else {}
         imagej = (tif.imagej_metadata or {}) if kind == "imagej" else {}
@@ -63,7 +68,7 @@ def read(path: Path, given: str | None) -> Image:
             names = names if names and labels == names * (len(labels) // len(names)) else []
             scale = _ome_scale(own) if "PhysicalSizeX" in own else _tag_scale(series[0].keyframe, imagej)
             more = _imagej_metadata(imagej, count)
-        return Image(data, axes, *scale, tuple(names), path, more)
+        return Image(data, axes, *scale, tuple(names), path, more.inverted(white) if white else more, tuple(remarks))
 
 
 def _refuse_circle(tif: tifffile.TiffFile, path: Path) -> None:
@@ -95,6 +100,34 @@ def _ome_elements(tif: tifffile.TiffFile, path: Path) -> list[ElementTree.Elemen
         if name and (Path(name).name != name or "\\" in name):
             raise refusal(path, f"its OME-XML names the file {name:.80}", "files of the same folder", "save it again")
     return elements
+
+
+def _differences(tif: tifffile.TiffFile, ome: list[ElementTree.Element]) -> list[str]:
+    """What OME's description says otherwise than the pages of the file, which are believed; a line for each."""
+    page, found = tif.pages.first, []
+    said = [{a: pixels.get(a, "") for a in ("SizeX", "SizeY", "Type")} for pixels in _named(ome, "Pixels")]
+    sizes = [f"{one['SizeX']} x {one['SizeY']}" for one in said]
+    if said and (size := f"{page.imagewidth} x {page.imagelength}") not in sizes:
+        rest = "" if tif.series[0].kind == "ome" else "; nor is anything else of it used"
+        found.append(f"its OME-XML says {sizes[0]:.40} pixels, its pages hold {size}, which is taken{rest}")
+    kinds = [_OME_SPELLINGS.get(one["Type"], one["Type"]) for one in said]
+    if said and str(page.dtype) not in kinds and not found:
+        found.append(f"its OME-XML says pixels of type {kinds[0]:.20}, its pages hold {page.dtype}, which is taken")
+    planes = sum(len(series.pages) for series in tif.series)
+    if said and not found and not any(series.is_multifile for series in tif.series) and planes < len(tif.pages):
+        found.append(f"its OME-XML tells of {planes} of its {len(tif.pages)} pages: the others are not read")
+    return found
+
+
+def _white(series: list[Any], path: Path) -> int:
+    """The value to which 0 is turned, where 0 is white; else 0."""
+    pages = [s.keyframe for s in series if s.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE]
+    if not pages or pages[0].dtype.kind == "b":  # bits are no grey levels, and are refused as such
+        return 0
+    if len(pages) < len(series) or pages[0].dtype.kind != "u":
+        seen = f"0 is white (MinIsWhite) in {len(pages)} of {len(series)} images, of type {pages[0].dtype}"
+        raise refusal(path, seen, "unsigned integers, or 0 as black", "Fiji: Edit > Invert, then save it again")
+    return 2 ** int(pages[0].bitspersample) - 1
 
 
 def _named(elements: Iterable[ElementTree.Element], name: str) -> list[ElementTree.Element]:
@@ -151,20 +184,28 @@ def _tag_scale(page: Any, imagej: dict[str, Any]) -> tuple[dict[str, float], dic
     size = {a: f[1] / f[0] for a, f in fractions.items() if f and f[0] and f[1]}
     length, tag_unit = unit_name(imagej.get("unit")), int(page.tags.valueof("ResolutionUnit", default=2))
     if length:
-        size["Z"] = abs(float(imagej.get("spacing", 0)))
+        size["Z"] = abs(_number(imagej.get("spacing", 0)))
     # 1 is what libraries write for "unknown", 72 and 96 dpi what drawing programs write
     elif {round(1 / s, 3) for s in size.values()} <= ({1.0, 72.0, 96.0} if tag_unit == 2 else {1.0}):
         size = {}
     else:
         size = {a: s * {2: 25400.0, 3: 10000.0}.get(tag_unit, 0.0) for a, s in size.items()}
-    size["T"] = float(imagej.get("finterval", 0))  # `read` drops what is 0
+    size["T"] = _number(imagej.get("finterval", 0))
+    size = {a: s for a, s in size.items() if s}  # 0 is what ImageJ writes where it does not know
     return size, dict.fromkeys(size, length or "micrometer") | {"T": unit_name(imagej.get("tunit")) or "second"}
 
 
 def _ome_scale(said: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
     """Pixel size and unit from the attributes of OME's Pixels, with OME's default units."""
     unit = {a: unit_name(said.get(f"{name}Unit", "s" if a == "T" else "µm")) for a, name in _OME_SIZES.items()}
-    return {a: float(said[name]) for a, name in _OME_SIZES.items() if name in said and unit[a]}, unit
+    return {a: _number(said[name]) for a, name in _OME_SIZES.items() if name in said and unit[a]}, unit
+
+
+def _number(said: Any) -> float:
+    """NaN for what is none."""
+    with suppress(TypeError, ValueError, OverflowError):
+        return float(said)
+    return math.nan
 
 
 def _ome_metadata(images: list[ElementTree.Element], count: int, planes: bool) -> Metadata:
@@ -303,6 +344,15 @@ def refuse_bomb(path: Path, size: int) -> None:
         raise refusal(path, seen, "an image file", "it is damaged, or made to fill the memory")
 
 
+def _in_words(error: Exception) -> str:
+    """What libraries say of a file, without what Python says of itself."""
+    if isinstance(error, KeyError) and error.args:
+        return f"its metadata lack {error.args[0]!s:.40}"
+    if isinstance(error, TypeError | AttributeError | LookupError | ArithmeticError | SyntaxError | RecursionError):
+        return "its metadata are not as they should be"
+    return str(error) or type(error).__name__
+
+
 @contextmanager
 def decoding(path: Path) -> Iterator[None]:
     """Turn whatever a decoder raises or logs about a damaged file into one InputError; keep it quiet.
@@ -332,12 +382,13 @@ def decoding(path: Path) -> Iterator[None]:
             fix = "cut the image into parts, or use a machine with more memory"
             raise refusal(path, "out of memory while it was read", "room for the whole image", fix) from error
     except Exception as error:  # decoders raise nearly every kind; only they run in here
-        complaints.insert(0, str(error) or type(error).__name__)
+        complaints.insert(0, _in_words(error))
     finally:
         logger.removeFilter(note)
     # a bad tag is harmless, except 270, which has the axes
     if complaints := [c for c in complaints if "TiffTag" not in c or "TiffTag 270 " in c]:
         too_short = any("mmap length" in c or ("TiffPages" in c and "offset" in c) for c in complaints)
         complaints = ["the file is cut short"] if too_short else complaints
-        fix = AGAIN if disk else "copy it again, or open it in Fiji and save it as TIFF, or leave it out"
+        anew = "write it anew with the program that made it" if path.is_dir() else "open it in Fiji and save it as TIFF"
+        fix = AGAIN if disk else f"copy it again, or {anew}, or leave it out"
         raise refusal(path, f"cannot be read: {complaints[0]:.120}", "a complete image file", fix) from disk

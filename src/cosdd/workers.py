@@ -26,7 +26,7 @@ import torch
 
 from cosdd import images, outputs
 from cosdd.denoise import Denoiser, Settings
-from cosdd.errors import InputError
+from cosdd.errors import InputError, about
 from cosdd.lazy import Pixels
 from cosdd.outputs import Wanted
 from cosdd.unfinished import Frame, Make, Unfinished
@@ -57,7 +57,8 @@ class Denoising:
 
     def __call__(self, numbers: Iterator[int]) -> Iterator[Frame | float]:
         denoiser, frames = _opened(self.model, self.source, self.axes)
-        return outputs.by_name(denoiser.stream(frames, self.settings, numbers), self.wanted)
+        with about(self.source):
+            yield from outputs.by_name(denoiser.stream(frames, self.settings, numbers), self.wanted)
 
 
 @functools.lru_cache(maxsize=1)
