@@ -198,8 +198,8 @@ def test_file_axes_are_understood():
         (np.zeros((1, 1, 64, 64)), "YX", "no noise found"),
         (np.zeros((64, 64)), "YX", "expected"),
         (np.full((1, 1, 64, 64), np.nan), "YX", "NaN"),
-        (np.zeros((1, 1, 6, 64)), "YX", "give the axis with --noise-axis"),
-        (np.zeros((3, 1, 64)), "X", "give the axis with --noise-axis"),
+        (np.zeros((1, 1, 6, 64)), "YX", "6 x 64 pixels .*at least 12 x 12"),
+        (np.zeros((3, 1, 64)), "X", "3 x 64 .lines x pixels.*at least 12 x 12"),
         (np.zeros((1, 1, 64, 64), complex), "YX", "complex"),
     ],
 )

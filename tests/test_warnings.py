@@ -10,7 +10,7 @@ import tifffile
 import tiny
 from scipy import ndimage
 
-from cosdd import checkpoint, cli, denoise, simulate
+from cosdd import checkpoint, cli, simulate
 from cosdd.specimen import specimen
 
 CLEAN = specimen(8, 128, 3)
@@ -87,11 +87,17 @@ def test_images_unlike_those_of_the_training_are_said(capsys, tmp_path):
 
 def test_a_model_of_other_grey_values_altogether_is_told_in_few_digits(capsys, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", NOISY[0])
-    checkpoint.save(tiny.checkpoint(1e17, 1e-9), tmp_path / "m.safetensors")
-    note = said(capsys, "generate", tmp_path / "m.safetensors", tmp_path / "a.tif", "-o", tmp_path / "out")[0]
-    assert "trained on images of 1e+17" in note
-    denoised = denoise.Denoiser(tiny.checkpoint(1e17, 1e-9)).likeness(NOISY[:1, None])
-    assert "(mean 1e+26 standard deviations away" in denoised.answer
+    command = (tmp_path / "m.safetensors", tmp_path / "a.tif", "-o", tmp_path / "out", "--overwrite")
+    checkpoint.save(tiny.checkpoint(0.0, 1e17), tmp_path / "m.safetensors")
+    note = said(capsys, "denoise", *command, "--samples", "1")[0]
+    assert re.search(r"contrast \d(\.\d+)?e\+14-fold", note)
+    checkpoint.save(tiny.checkpoint(1e17, 1e-9), tmp_path / "m.safetensors", overwrite=True)
+    assert "trained on images of 1e+17" in said(capsys, "generate", *command)[0]
+    checkpoint.save(tiny.checkpoint(1e7, 100.0), tmp_path / "m.safetensors", overwrite=True)
+    for verb, *given in (("denoise", *command), ("report", *command[:2], "-o", tmp_path / "page.html")):
+        with pytest.raises(AssertionError, match=r"a\.tif: grey values 9.999e\+04 standard deviations away"):
+            said(capsys, verb, *given)
+    assert not list(tmp_path.rglob("*.html"))
 
 
 def test_noise_along_another_axis_than_the_model_learned_is_said(capsys, tmp_path):

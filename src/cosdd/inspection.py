@@ -190,12 +190,10 @@ def _inspect(data: Pixels, spatial: str) -> Inspection:
         raise InputError(f"pixels are {data.shape} of type {data.dtype}, expected integers or floats")
     if spatial == "X":  # no lines to compare but those of other samples: they stand in for y
         data = np.moveaxis(np.asarray(data).reshape(-1, *data.shape[-2:]), 0, 1)
-    shortest = min(data.shape[-2:])
-    if shortest < SHORTEST:
-        what = "samples and pixels" if spatial == "X" else "pixels along y and x"
-        raise InputError(
-            f"{shortest} {what}, expected at least {SHORTEST} to tell the noise: give the axis with --noise-axis"
-        )
+    if min(data.shape[-2:]) < SHORTEST:
+        edges = f"{data.shape[-2]} x {data.shape[-1]}"
+        what = f"{edges} (lines x pixels)" if spatial == "X" else f"{edges} pixels (YX)"
+        raise InputError(f"{what}, expected at least {SHORTEST} x {SHORTEST}: the noise is told from line to line")
     seen = windows(data, max(2, len(spatial)))
     excerpts, estimator = flattest(seen)
     along = correlations(excerpts, [a for a in spatial.lower()[::-1] if data.shape[_LENGTH[a]] >= 4])

@@ -16,6 +16,7 @@ Light = Literal["green", "yellow", "red", "grey"]  # grey: it could not be said
 ENOUGH_PIXELS = 1 << 22  # for a mean and a standard deviation
 # Beyond the first limit yellow, beyond the second red: in standard deviations of the training images; as a factor.
 OTHER_MEAN, OTHER_SPREAD = (0.5, 3.0), (1.5, 4.0)
+NOTHING_ALIKE = 1e4  # standard deviations: beyond, networks of 32-bit floats lose the image in its offset
 WORDS: dict[Light, str] = {
     "green": "brightness and contrast are those of the training images",
     "yellow": "brightness or contrast differ from those of the training images: compare with a model of its own",
@@ -67,7 +68,10 @@ class Likeness:
 
 
 def compare(frames: Pixels, trained_on: Statistics, leave_out: bool) -> Likeness:
-    """Of (n, c, *space) frames in grey values; of many, some are looked at. leave_out: outliers, as in training."""
+    """Of (n, c, *space) frames in grey values; of many, some are looked at. leave_out: outliers, as in training.
+
+    Raises InputError where they have nothing in common.
+    """
     known, replaced = None, 0.0
     if leave_out:
         some = data.pieces([frames], 1 << 20)
@@ -75,8 +79,14 @@ def compare(frames: Pixels, trained_on: Statistics, leave_out: bool) -> Likeness
         replaced = known.share(some)
     mean, std = data.moments([frames], known, ENOUGH_PIXELS)
     there, spread = np.asarray(trained_on.mean), np.asarray(trained_on.std)
+    shift = float((np.abs(mean - there) / spread).max())
+    if shift > NOTHING_ALIKE:
+        raise InputError(
+            f"grey values {shift:.4g} standard deviations away from those of the training images: the model knows "
+            "nothing of such; train a model on these, or subtract what was added to them"
+        )
     return Likeness(
-        shift=float((np.abs(mean - there) / spread).max()),
+        shift=shift,
         contrast=float(np.exp(np.abs(np.log(np.maximum(std, 1e-12) / spread)).max())),
         replaced=replaced,
     )

@@ -113,7 +113,7 @@ def _inspect(read: Sequence[Image], spatial: str) -> list[tuple[Image, Inspectio
         except InputError as error:
             silent.append(error)
     if not seen:
-        raise silent[0]
+        raise InputError(f"{silent[0]}; or say the axis with --noise-axis") from None
     return seen
 
 
