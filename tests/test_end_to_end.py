@@ -310,6 +310,33 @@ BAD_TRAINING = {
     "bad time": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--time", "soon"], "--time 'soon'"),
     "no time": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--time", "0s"], "--time '0s'"),
     "bad seed": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--seed", -1], "--seed -1"),
+    "two seeds": (
+        lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--seed", 5, "--set", "train.seed=6"],
+        "--seed 5 and --set train.seed=6 contradict each other",
+    ),
+    "two times": (
+        lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--time", "1m", "--set", "train.time=61"],
+        "--time 1m and --set train.time=61 contradict each other",
+    ),
+    "two noise axes": (
+        lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--noise-axis", "x", "--set", "model.noise_axis=y"],
+        "--noise-axis x and --set model.noise_axis=y contradict each other",
+    ),
+    "one setting twice": (
+        lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--set", "train.lr=0.1", "--set", "train.lr=0.2"],
+        "train.lr is given twice",
+    ),
+    "other channels than there are": (
+        lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--set", "model.channels=2"],
+        "a.tif: 1 channel(s), but model.channels is given as 2",
+    ),
+    "a section twice": (
+        lambda d: [
+            _save(d / "a.tif", _noise(3, 40, 40)), "--config",
+            (d / "c.yaml").write_text("train: {seed: 1}\nmodel: {levels: 2}\ntrain: {lr: 0.1}\n") and d / "c.yaml",
+        ],
+        "train is given twice",
+    ),
     "unknown preset": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--preset", "huge"], "huge"),
     "unknown method": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--method", "magic"], "method"),
     "unknown noise axis": (lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--noise-axis", "w"], "noise axis"),
@@ -340,6 +367,17 @@ def test_bad_training_input_is_one_line_and_leaves_nothing(case, tmp_path, capsy
     assert len(error.strip().splitlines()) == 1, error
     assert told.lower() in error.lower()
     assert not output.parent.exists()
+
+
+def test_one_value_said_in_two_ways_is_no_contradiction(stack, tmp_path):
+    twice = ["--time", "60s", "--set", "train.time=1m", "--seed", 5, "--set", "train.seed=5", *TINY, *TINY]
+    assert cosdd("train", stack, "-o", tmp_path / "m.safetensors", "--noise-axis", "x", *twice) == 0
+
+
+def test_samples_asked_of_a_model_that_draws_none_are_said_to_change_nothing(trained, stack, tmp_path, capsys):
+    method, model = trained
+    assert cosdd("denoise", model, stack, "-o", tmp_path, "--samples", 2) == 0
+    assert ("--samples changes nothing" in capsys.readouterr().out) == (method == "blind-row")
 
 
 def test_what_is_not_read_of_a_folder_is_said(tmp_path, capsys):

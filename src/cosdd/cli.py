@@ -99,6 +99,8 @@ def denoise(
     denoiser = Denoiser.load(model)
     if std and number == 1 and denoiser.checkpoint.settings.method == "cosdd":
         raise InputError("--std needs at least two samples: raise --samples")
+    if number is not None and denoiser.checkpoint.settings.method != "cosdd":
+        out.print("note: --samples changes nothing: a blind-row model knows the mean of all of them in closed form")
     context.with_resource(writing.claim(output, outputs.names(paths, output, wanted)))
     outputs.refuse_collisions(paths, output, wanted, overwrite or resume, axes)
     count, made_of = len(paths), recipe.fingerprint(model)

@@ -47,7 +47,7 @@ def train(
     from cosdd import checkpoint, preparation, preview, processes, snapshot, training
     from cosdd.denoise import Denoiser
 
-    layers = _layers(config_file, settings, time_, seed, method, preset)
+    layers = _layers(context, config_file, settings, time_, seed, method, preset)
     output = output or Path(images.output_path(paths[0], Path()).with_suffix(".safetensors").name)
     checkpoint.refuse_name(output)
     history, saved, picture = output.with_suffix(".history.csv"), snapshot.path_for(output), preview.path_for(output)
@@ -150,7 +150,7 @@ def demo(
     from cosdd import demo as story
     from cosdd.training import Record
 
-    layers, asked = _layers(None, settings, time_, seed, method, preset), commands.how_many(samples)
+    layers, asked = _layers(context, None, settings, time_, seed, method, preset), commands.how_many(samples)
     context.with_resource(writing.claim(output, [story.SUMMARY]))
     summary: dict[str, Any] = {}
     for kind, items in groupby(story.run(output, seed, overwrite, layers, asked), type):
@@ -200,6 +200,7 @@ def _all_or_none(paths: Sequence[Path]) -> Iterator[None]:
 
 
 def _layers(
+    context: typer.Context,
     config_file: Path | None,
     settings: list[str] | None,
     budget: str | None,
@@ -207,18 +208,30 @@ def _layers(
     method: str | None,
     preset: str | None,
 ) -> list[dict[str, Any]]:
-    """Settings in the order in which they win: file, --preset, --method, --time and --seed, --set."""
+    """Settings in the order in which they win: file, --preset, --method, --time and --seed, --set.
+
+    Raises InputError where --set contradicts another option that was given.
+    """
     layers = [overrides.from_file(config_file)] if config_file else []
     if preset is not None:
         layers.append({"preset": preset})
     if method is not None:
         layers.append({"method": method})
-    if budget is not None:
-        layers.append(overrides.from_option("--time", "train", "time", budget))
-    if seed is not None:
-        layers.append(overrides.from_option("--seed", "train", "seed", seed))
-    layers.append(overrides.from_assignments(settings or []))
-    return layers
+    assigned = overrides.from_assignments(settings or [])
+    for option, place, field, value in (("--time", "time_", "time", budget), ("--seed", "seed", "seed", seed)):
+        if value is not None:
+            layers.append(overrides.from_option(option, "train", field, value))
+            if _given(context, place):
+                overrides.refuse_contradiction(option, "train", field, value, assigned)
+    if (axis := context.params.get("noise_axis", "auto")) != "auto":
+        overrides.refuse_contradiction("--noise-axis", "model", "noise_axis", axis, assigned)
+    return [*layers, assigned]
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    """Did the user give this option, or is it at its default?"""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _train_along(ready: Ready, saved: Path | None) -> None:

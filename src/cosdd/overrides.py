@@ -25,8 +25,18 @@ def from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             where = next((place for place in config.SECTIONS if name in config.SECTIONS[place].model_fields), None)
             meant = f"did you mean {where}.{name}?" if where else "for example --set train.lr=1e-3"
             raise InputError(f"--set {brief(assignment)}: expected section.field=value, {meant}")
-        settings.setdefault(section, {})[field] = value
+        if settings.setdefault(section, {}).setdefault(field, value) != value:
+            raise InputError(f"--set {name} is given twice, as {settings[section][field]} and {value}: leave out one")
     return settings
+
+
+def refuse_contradiction(option: str, section: str, field: str, value: Any, assigned: dict[str, Any]) -> None:
+    """Raise InputError where an option and --set give one setting two values."""
+    other = assigned.get(section, {}).get(field, value)
+    if not _same(section, field, value, other):
+        raise InputError(
+            f"{option} {value} and --set {section}.{field}={other} contradict each other: leave out one of them"
+        )
 
 
 def from_option(option: str, section: str, field: str, value: Any) -> dict[str, Any]:
@@ -44,6 +54,17 @@ def from_options(assignments: Sequence[str]) -> dict[str, Any]:
     return dict(_assigned(assignment, "option=value, for example --set gain=0.01") for assignment in assignments)
 
 
+def _same(section: str, field: str, one: Any, other: Any) -> bool:
+    """Do two ways to write it give one value? 60 and "1m" are one time."""
+    if one == other:
+        return True
+    try:
+        built = [config.build("tiny", {section: {field: value}}) for value in (one, other)]
+    except InputError:  # which is said by who builds all settings
+        return True
+    return built[0] == built[1]
+
+
 def _assigned(assignment: str, expected: str) -> tuple[str, Any]:
     """Name and value of ``name=value``, the value read as YAML."""
     name, equals, text = assignment.partition("=")
@@ -59,6 +80,16 @@ def _assigned(assignment: str, expected: str) -> tuple[str, Any]:
     return name.strip(), value
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain values, as SafeLoader makes them; refuses what is said twice, of which it takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [name.value for name, _ in node.value]
+        if twice := [name for index, name in enumerate(names) if name in names[:index]]:
+            raise ValueError(f"{brief(str(twice[0]))} is given twice: leave out one")
+        return super().construct_mapping(node, deep)
+
+
 def _yaml(text: str) -> Any:
     """The plain values in a YAML text. Raises YAMLError or ValueError, also for what can grow as it is read."""
     if len(text) > LARGEST_TEXT:
@@ -69,7 +100,7 @@ def _yaml(text: str) -> Any:
         if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
             raise ValueError("aliases or many levels: write each setting out")
     try:
-        return yaml.safe_load(text)
+        return _Loader(text).get_single_data()
     except (TypeError, AttributeError, OverflowError) as error:  # of values that contradict their tags
         raise ValueError(str(error)) from None
 

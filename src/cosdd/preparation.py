@@ -89,6 +89,11 @@ def prepare(
                 f"{_name(image)}: {array.shape[1]} channel(s), but {_name(read[0])} has {channels}: "
                 "train on images of one kind"
             )
+    if given.get("channels", channels) != channels:
+        raise InputError(
+            f"{_name(read[0])}: {channels} channel(s), but model.channels is given as {given['channels']}: leave that "
+            "out, it is told by the images"
+        )
     method = settings.method
     if method == "auto":  # a blind row has to be told from other rows, which 1-D images do not have
         method = "cosdd" if dimensions == 1 else "blind-row"
