@@ -204,7 +204,8 @@ def check(image: Image, may_be_flat: bool = False) -> None:
             raise refusal(image.path, seen, "finite pixels", "Fiji: Process > Noise > Remove NaNs")
     if low == high and not may_be_flat:
         raise refusal(image.path, f"every pixel is {low:g}", "an image", "check that it was exported well")
-    largest, spread = max(abs(float(low)), abs(float(high))), float(high.item() - low.item())  # exact of integers
+    exact = int if data.dtype.kind in "ui" else float
+    largest, spread = max(abs(float(low)), abs(float(high))), float(exact(high) - exact(low))
     seen = f"grey values from {low:.9g} to {high:.9g}"
     if 0 < spread < _STEPS * largest * _FLOAT32:
         seen += f", which differ by {spread:.4g} at most"
