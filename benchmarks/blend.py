@@ -121,7 +121,7 @@ def main() -> None:
     truth = clean[-TESTED:]
     for kind in KINDS:
         noisy = getattr(simulate, kind)(clean, np.random.default_rng((0, 1)))
-        model = trained(noisy[:-TESTED], asked.train)
+        model = trained(noisy[:-TESTED], asked.train, model={"refine": False})
         direct = model.denoise(noisy[-TESTED:], axes="TYX", direct=True).mean
         found: dict[str, Any] = {"steps": model.checkpoint.steps, "images": TESTED}
         for name, samples in SAMPLES.items():

@@ -37,6 +37,7 @@ SHORT = {"crop": 48, "validations": 12}
 SMALL = {
     "levels": 4, "features": 16, "max_features": 32, "latents": 8, "final_latents": 8, "noise_layers": 3,
     "noise_features": 16, "signal_layers": 1, "signal_features": 16, "direct_features": 16,
+    "refine": False,
 }  # fmt: skip
 
 

@@ -51,6 +51,7 @@ NETWORK = {
     "levels": 6, "downsampling": "every", "features": 32, "max_features": 32, "latents": 16, "final_latents": 32,
     "block": "supplement", "activation": "mish", "padding": "zeros", "decoder_input": "features", "noise_layers": 8,
     "signal_layers": 3, "signal_features": 32, "direct": True, "direct_features": 32,
+    "refine": False,
 }  # fmt: skip
 EDGE, PATCH = 512, 2048  # pixels; of the small image, and of a patch of the large one
 SAMPLES, FEW, MANY = 8, 2, 100  # of ours: they share one way up; of the large image; of a mean

@@ -26,6 +26,7 @@ from benchmarks import (
     outliers,
     real,
     reference,
+    refining,
     report,
     resume,
     sampling,
@@ -60,7 +61,6 @@ BLOCKS: dict[str, Block] = {
     },
     "docs/report.md": {"report": report.lines},
     "docs/samples.md": {"estimators": estimators.lines, "seams": seams.lines, "blend": blend.lines},
-    "docs/training.md": {"training": training.lines, "gpu": gpu_page.lines},
 }
 
 
@@ -82,6 +82,11 @@ def measured(page: str) -> str:
     return filled(page, told(BLOCKS[page]))
 
 
+def how_training_works() -> str:
+    blocks = {"refining": refining.lines}, {"training": training.lines, "gpu": gpu_page.lines}
+    return filled("docs/training.md", *map(told, blocks))
+
+
 def how_it_works() -> str:
     """A block for each experiment of `benchmarks.paper`."""
     blocks = {name: paper.lines(name) for name in paper.EXPERIMENTS}
@@ -96,6 +101,7 @@ WRITTEN: dict[str, Callable[[], str]] = {
     "docs/python.md": reference.python,
     "docs/scores.md": lambda: filled("docs/scores.md", reference.recipes()),
     "docs/settings.md": reference.settings,
+    "docs/training.md": how_training_works,
 }
 
 

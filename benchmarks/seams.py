@@ -72,7 +72,7 @@ def by_strips(model: Denoiser, noisy: np.ndarray) -> dict[str, float]:
 
         with (
             mock.patch.object(BlindRow, "posterior_by_strips", strips),
-            mock.patch.object(wiener.refined, "__defaults__", (pixels,)),
+            mock.patch.object(wiener.refined, "__defaults__", (-1, pixels)),
         ):
             result = model.denoise(noisy)
         return {"mean": result.mean, "standard deviation": result.std}

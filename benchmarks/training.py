@@ -48,7 +48,7 @@ RUNS = {  # what the page calls them
 EMPTY: dict[str, dict[str, Any]] = {  # preset tiny before there were wavelets
     "model": {
         "start": "empty", "latents_from": 0.0, "levels": 5, "latents": 8, "noise_layers": 4, "noise_kernel": 5,
-        "noise_features": 32, "signal_features": 32, "direct_features": 32,
+        "noise_features": 32, "signal_features": 32, "direct_features": 32, "refine": False,
     },
     "train": {"lr": 2e-3, "batch": 8},
 }  # fmt: skip
@@ -74,9 +74,10 @@ def ours(name: str, images: np.ndarray, seconds: float, seed: int) -> Iterator[t
         x = torch.from_numpy(statistics.normalise(noisy[:, None]))
         if isinstance(network, COSDD):
             features, window = network.encode(x)
-            found = {"mean": torch.stack([network.sample(features, window) for _ in range(samples)]).mean(0)}
+            drawn = torch.stack([network.sample(features, window) for _ in range(samples)])
+            found = {"mean": refined(network, x, drawn.mean(0), drawn.std(0))}
             if network.direct is not None and training.progress(run) > network.settings.direct_from:
-                found["direct"] = network.denoise_directly(x)
+                found["direct"] = refined(network, x, network.denoise_directly(x), None)
         else:
             found = {"mean": network.estimate(x)[0]}
         network.load_state_dict(kept)
@@ -89,6 +90,14 @@ def ours(name: str, images: np.ndarray, seconds: float, seed: int) -> Iterator[t
             return
         run.seconds = before + time.process_time() - began  # the budget is processor time
         yield run.step, estimate
+
+
+def refined(network: COSDD, x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor | None) -> torch.Tensor:
+    """As `cosdd denoise` does it."""
+    if network.measured is None:
+        return mean
+    *_, (_, better) = network.refined(x, mean, std)
+    return better
 
 
 def curve(steps: Iterator[tuple[int, Estimate]], seconds: float, noisy: np.ndarray, clean: np.ndarray) -> list[dict]:

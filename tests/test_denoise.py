@@ -288,6 +288,47 @@ def test_the_input_is_not_touched():
     np.testing.assert_array_equal(pixels, NOISY)
 
 
+# ----------------------------------------------------------------------------------------------- refined
+
+
+@pytest.mark.parametrize("noise_axis", ["x", "y", "none"])
+def test_estimates_are_refined_unless_plain_and_samples_never(noise_axis):
+    model = denoiser(noise_axis=noise_axis)
+    network, statistics = model.checkpoint.network, model.checkpoint.statistics
+    assert isinstance(network, COSDD)
+
+    def made(**how) -> tuple[Result, Result]:
+        return model.denoise(NOISY, samples=8, save_samples=2, **how), model.denoise(NOISY, direct=True, **how)
+
+    refined = made()
+    measured, network.measured = network.measured, None
+    bare = made()
+    network.measured = measured
+    x = torch.from_numpy(statistics.normalise(NOISY[:, None]))
+    for better, before in zip(refined, bare, strict=True):
+        mean = torch.from_numpy(statistics.normalise(before.mean[:, None]))
+        std = None if before.std is None else torch.from_numpy(before.std[:, None] / np.float32(statistics.std[0]))
+        with torch.no_grad():
+            *_, (share, expected) = network.refined(x, mean, std)
+        assert share == 1
+        np.testing.assert_allclose(better.mean, statistics.restore(expected.numpy())[:, 0], rtol=1e-5)
+        assert np.abs(better.mean - before.mean).max() > 1
+    np.testing.assert_array_equal(refined[0].std, bare[0].std)
+    np.testing.assert_array_equal(refined[0].samples, bare[0].samples)
+    for how in ({"samples": 8}, {"direct": True}):
+        plain = model.denoise(NOISY, plain=True, **how).mean
+        network.measured = None
+        np.testing.assert_array_equal(model.denoise(NOISY, plain=True, **how).mean, plain)
+        network.measured = measured
+
+
+def test_a_single_sample_is_not_refined():
+    """It is one of the clean images that explain the noisy one, not a guess at their mean."""
+    result = denoiser().denoise(NOISY, samples=1, save_samples=1)
+    assert result.samples is not None
+    np.testing.assert_allclose(result.mean, result.samples[0], rtol=1e-6)
+
+
 # ------------------------------------------------------------------------------------------------ direct
 
 

@@ -500,6 +500,32 @@ def test_fine_texture_is_a_reason_to_doubt_the_noise():
     assert blind_row(texture, anchor=0).notes == ()
 
 
+def test_estimates_are_refined_only_where_the_noise_could_be_measured():
+    rng = np.random.default_rng(0)
+    texture = ndimage.gaussian_filter(rng.normal(size=(4, 1, 64, 64)), (0, 0, 0.8, 0.8))
+    fine, few, noise = texture, texture[..., :12, :], rng.normal(size=texture.shape)
+    for start_at in ("wavelets", "empty"):
+        for pixels, said, refine in ((fine, ("fine texture",), False), (few, (), False), (noise, (), True)):
+            run, _ = trained({"steps": 2}, Frames.split([pixels], 0.1, 0), start=start_at)
+            assert len(run.notes) == len(said)
+            assert all(word in note for word, note in zip(said, run.notes, strict=True))
+            model = training.finish(run)
+            assert model.settings.model.refine is refine
+            assert isinstance(model.network, COSDD)
+            assert (model.network.measured is not None) is refine
+
+
+def test_the_noise_for_the_filter_stays_as_measured():
+    noise = 3 + 2 * np.random.default_rng(0).normal(size=(4, 1, 64, 64))
+    for seed, train in ((0, {"steps": 1}), (1, {"steps": 6, "lr": 0.1, "ema": 0.5})):
+        run, _ = trained(train | {"seed": seed}, Frames.split([noise], 0.1, 0))
+        found = training.finish(run).network
+        assert isinstance(found, COSDD)
+        assert found.measured is not None
+        # Of normalised images, which are all noise, white.
+        torch.testing.assert_close(found.measured.at(torch.zeros(1, 1), 3)[0, 0], torch.eye(3)[0], atol=0.05, rtol=0)
+
+
 def test_python_shows_doubts_and_progress_unless_quiet(capsys):
     texture = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(4, 64, 64)), (0, 0.8, 0.8))
     settings = {"train": {"crop": 16, "batch": 2}, "blind_row": {"features": [4]}}

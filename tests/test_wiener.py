@@ -66,6 +66,30 @@ def test_strips_give_the_whole(shape):
     torch.testing.assert_close(refined(x, guide, std.abs(), noise, pixels=1), whole, atol=1e-5, rtol=1e-5)
 
 
+def test_without_a_spread_the_filtered_image_alone_counts():
+    clean, noisy, noise = images("streaks")
+    unsure = refined(noisy, clean, torch.full_like(clean, 1e3), noise)
+    torch.testing.assert_close(refined(noisy, clean, None, noise), unsure, atol=1e-4, rtol=1e-4)
+
+
+def test_the_noise_may_run_along_any_axis():
+    x, guide, std = torch.randn(3, 1, 1, 5, 30, 22, generator=torch.Generator().manual_seed(1))
+    std, noise = std.abs(), RowNoise(1)
+    expected = refined(x, guide, std, noise)
+    for axis in (-2, -3):
+        turned = refined(*(image.movedim(-1, axis) for image in (x, guide, std)), noise, axis=axis)
+        torch.testing.assert_close(turned.movedim(axis, -1), expected)
+
+
+def test_missing_pixels_are_what_the_estimate_says():
+    clean, noisy, noise = images("streaks")
+    std, holes = torch.full_like(clean, 0.25), torch.rand(clean.shape, generator=torch.Generator().manual_seed(0)) < 0.1
+    filled, missing = (
+        refined(noisy.where(~holes, other), clean, std, noise) for other in (clean, torch.tensor(torch.nan))
+    )
+    torch.testing.assert_close(missing, filled)
+
+
 @pytest.mark.parametrize("kind", ["white", "streaks", "negative"])
 def test_the_spectrum_of_the_noise_is_that_of_noise_drawn(kind):
     _, _, noise = images(kind)

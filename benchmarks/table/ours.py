@@ -21,10 +21,12 @@ def auto(task: Task) -> Fitted:
 
 
 def cosdd(task: Task) -> Fitted:
+    """What a user gets, in both ways; and the paper's estimator, before refinement."""
     model = _trained(task, "cosdd")
     estimates = {
+        "cosdd": lambda x: model.denoise(x, axes="TYX").mean,
         "cosdd direct": lambda x: model.denoise(x, axes="TYX", direct=True).mean,
-        "cosdd MMSE-100": lambda x: model.denoise(x, axes="TYX", samples=100).mean,
+        "cosdd MMSE-100": lambda x: model.denoise(x, axes="TYX", plain=True).mean,
     }
     return Fitted(estimates, model.checkpoint.steps, _facts(model))
 

@@ -20,6 +20,7 @@ CONTROLS = (
     "row Wiener",
     "row-split Noise2Noise",
     "row-masked network",
+    "cosdd",
     "cosdd direct",
     "cosdd MMSE-100",
 )

@@ -20,7 +20,7 @@ from cosdd.data import Statistics
 from cosdd.errors import InputError, brief
 from cosdd.model import COSDD, BlindRow, build
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4  # 4: model.refine
 OLDEST = 2  # format that is still read
 LARGEST_STRIDE = 1024  # small images are padded to one pixel of the coarsest level, which must not ask for any memory
 FEW_STEPS = 300  # of training: below this no method has learned much

@@ -107,6 +107,11 @@ class Model(Section):
     signal_features: int = Field(default=32, ge=1, le=1024, description="Filters of the signal decoder.")
     direct: bool = Field(default=True, description="Train a direct denoiser, which gives the mean in one pass.")
     direct_from: float = Field(default=0.6, ge=0, lt=1, description="Share of the budget after which it trains.")
+    refine: bool = Field(
+        default=False,
+        description="Refine every estimate by a Wiener filter for the noise as it was measured before training "
+        "(docs/training.md).",
+    )
     direct_features: int = Field(
         default=32, ge=1, le=512, description="Feature channels of the direct denoiser's finest level."
     )
@@ -245,7 +250,7 @@ _BLIND_ROW_TRAIN = {"train": {"optimiser": "adam", "lr": 3e-3, "batch": 8, "ema"
 _COSDD: dict[str, Any] = {
     "model": {
         "start": "wavelets", "latents_from": 0.1, "direct_from": 0.1, "levels": 4, "latents": 4, "noise_layers": 2,
-        "noise_kernel": 3, "noise_features": 16, "signal_features": 16, "direct_features": 16,
+        "noise_kernel": 3, "noise_features": 16, "signal_features": 16, "direct_features": 16, "refine": True,
     },
     "train": {"lr": 4e-3, "batch": 4},
 }  # fmt: skip

@@ -30,7 +30,7 @@ from cosdd.progress import out
 from cosdd.sampling import Sampling, Settings
 
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
-REFINING = 0.1  # of the work of a blind-row posterior, about
+REFINING = 0.1  # of the work of an estimate, about
 STRIP, SMALLEST_STRIP = 1 << 22, 1 << 16  # pixels that are solved together, about: at first, and where memory is short
 
 
@@ -38,7 +38,7 @@ STRIP, SMALLEST_STRIP = 1 << 22, 1 << 16  # pixels that are solved together, abo
 class Result:
     """Denoised images as float32 arrays in the axis order and grey values of the input.
 
-    mean: average of the samples, or the direct denoiser's estimate; of a blind-row model the posterior mean, refined
+    mean: average of the samples, or the direct denoiser's estimate, or of a blind-row model the posterior mean; refined
     (`model.wiener`) unless ``plain``.
     std: standard deviation over the samples, or of the posterior, by the factor that held-out frames asked for
     (`calibration`; not with ``plain``, as it is measured of the refined mean); None with the direct denoiser.
@@ -152,9 +152,9 @@ class Denoiser:
 
         axes: letters such as "TYX" where an array or file does not say (2-D is YX, 3-D is TYX).
         samples: posterior samples to average; by default as many as it takes for each image, until the standard error
-        of their mean is small next to the noise. plain: independent samples, 100 by default, as in the paper; else
-        their noise is coupled so that most of it cancels; of a blind-row model the posterior mean in closed form, not
-        refined. save_samples: how many samples to return.
+        of their mean is small next to the noise. plain: the paper's estimate, the mean of independent samples, 100 by
+        default, or of a blind-row model the posterior mean in closed form; else the noise of samples is coupled so that
+        most of it cancels, and a filter refines their mean. save_samples: how many samples to return.
         direct: use the direct denoiser, one pass. flips: average over the mirrored images too (blind-row models),
         four times the work. tile: edge in pixels of the tiles in which a COSDD model works, by default as memory
         allows; the result is that of the whole image. progress: called with the share done, 0 to 1.
@@ -322,9 +322,7 @@ class Denoiser:
             if isinstance(network, BlindRow):
                 yield from self._solved(network, x, index, len(frames), settings)
             else:
-                precision = device.sound(self.checkpoint.settings.train.precision, x)
-                for part in Sampling.of(network, x, index, settings, precision).parts():
-                    yield self._result(*part) if isinstance(part, tuple) else (index + part) / len(frames)
+                yield from self._sampled(network, x, index, len(frames), settings)
             yield (index + 1) / len(frames)
 
     def _result(self, mean: Tensor, std: Tensor | None, samples: list[Tensor], taken: int = 0) -> Result:
@@ -336,6 +334,24 @@ class Denoiser:
             np.stack([statistics.restore(sample.numpy())[0] for sample in samples]) if samples else None,
             (taken,),
         )
+
+    def _sampled(
+        self, network: COSDD, x: Tensor, index: int, count: int, settings: Settings
+    ) -> Iterator[Result | float]:
+        """By samples, or by the direct denoiser; then refined, unless the bare average is asked for."""
+        precision = device.sound(self.checkpoint.settings.train.precision, x)
+        refine = network.measured is not None and not settings.plain
+        work = 1 + REFINING * refine
+        for part in Sampling.of(network, x, index, settings, precision).parts():
+            if not isinstance(part, tuple):
+                yield (index + part / work) / count
+                continue
+            mean, std, samples, taken = part
+            if refine:
+                for share, better in network.refined(x, mean, std):  # noqa: B007
+                    yield (index + (1 + REFINING * share) / work) / count
+                mean = better
+            yield self._result(mean, std, samples, taken)
 
     def _solved(
         self, network: BlindRow, x: Tensor, index: int, count: int, settings: Settings

@@ -143,7 +143,7 @@ def _noisy(checkpoint: Checkpoint, frames: Pixels) -> str | None:
     piece = np.asarray(frames[(slice(0, 1), slice(None), *middle)])
     with np.errstate(over="ignore", invalid="ignore"):  # of images far from what the model knows
         floor = noisefloor.measure([checkpoint.statistics.normalise(piece)[0]], axis) if piece.ndim > 3 else None
-    if floor is None or floor.structure.mean(1).max() > noisefloor.GUESS:
+    if floor is None or floor.hidden:
         return None
     (noise,) = _noise(checkpoint, piece, Settings(), 0)
     added = checkpoint.statistics.restore_std(noise.cpu().numpy())[0].var(axis=tuple(range(1, piece.ndim - 1)))

@@ -57,6 +57,11 @@ class NoiseFloor:
     structure: np.ndarray
     quantiles: np.ndarray
 
+    @property
+    def hidden(self) -> bool:
+        """Is most of what was measured texture, in some channel? Then it is no measure of the noise."""
+        return bool(self.structure.mean(1).max() > GUESS)
+
 
 def measure(images: Sequence[np.ndarray], axis: int) -> NoiseFloor | None:
     """Measure images (c, *space), at least two-dimensional, with noise along ``axis`` (-1 is x).

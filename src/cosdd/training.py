@@ -29,6 +29,7 @@ from cosdd.device import arithmetic
 from cosdd.errors import InputError
 from cosdd.feed import Feed
 from cosdd.model import COSDD, BlindRow, build
+from cosdd.model.rownoise import RowNoise
 from cosdd.model.wavelets import WaveletLadder
 from cosdd.updates import Plain, Replayed, quiet
 
@@ -42,6 +43,7 @@ TOO_MANY_SKIPPED = 20  # updates in a row that were not finite: back to the best
 SMALLEST_SCALE = 0.02  # of the rate ends a run of schedule budget
 DIRECT_ENOUGH = 0.25  # share of its own time after which the direct denoiser is worth keeping
 
+NOT_REFINED = "fine texture hides the noise: estimates are not refined by a filter for it (model.refine)"
 LEFT_OUT = "the direct denoiser had too little time to learn and is left out: this model draws samples only"
 
 SHOWN = ("nll", "kl", "elbo", "signal", "direct", "blind_mse")  # loss terms worth a look
@@ -125,8 +127,7 @@ def start(settings: config.Config, frames: Frames) -> Run:
     notes: tuple[str, ...] = ()
     if isinstance(network, COSDD):
         network.noise.set_smallest_sigma(frames.statistics.smallest_sigma())
-        if isinstance(network.ladder, WaveletLadder):
-            start_wavelets(network, network.ladder, frames)
+        notes = start_cosdd(network, frames)
     elif network.anchor:
         notes = start_noise(network, frames)
     network.ceiling.copy_(torch.tensor(frames.ceiling()))
@@ -153,19 +154,30 @@ def noise_variance(frames: Frames, edges: tuple[int, ...], settings: config.Conf
     crops = frames.validation_crops(settings.train.seed, VALIDATION_CROPS, edges)
     whole = [crop for crop in crops if np.isfinite(crop).all()]
     floor = noisefloor.measure(whole, axis) if whole and frames.dimensions > 1 else None
-    if floor is None or floor.structure.mean(1).max() > noisefloor.GUESS:
-        return None
-    return torch.from_numpy(floor.covariance[..., 0].mean(1)).float()
+    return None if floor is None or floor.hidden else torch.from_numpy(floor.covariance[..., 0].mean(1)).float()
 
 
-def start_wavelets(network: COSDD, ladder: WaveletLadder, frames: Frames) -> None:
-    """Start as a wavelet denoiser, for the noise that the frames show across the rows."""
+def start_cosdd(network: COSDD, frames: Frames) -> tuple[str, ...]:
+    """Start with the noise that the frames show across the rows, where it is asked for; returns doubts about it."""
     windows, axis = frames.windows(), network.noise.axis
-    floor = noisefloor.measure(windows, -1 if axis is None else axis) if ladder.dimensions > 1 else None
-    covariance = None if floor is None else torch.from_numpy(floor.covariance.mean(1)).float()  # of all brightnesses
-    if covariance is not None and axis is None:
-        covariance = covariance[:, :1]
-    network.noise.start_at(ladder.start_at([torch.from_numpy(window) for window in windows], covariance, axis))
+    floor = noisefloor.measure(windows, -1 if axis is None else axis) if frames.dimensions > 1 else None
+    if isinstance(network.ladder, WaveletLadder):
+        covariance = (
+            None if floor is None else torch.from_numpy(floor.covariance.mean(1)).float()
+        )  # of all brightnesses
+        if covariance is not None and axis is None:
+            covariance = covariance[:, :1]
+        images = [torch.from_numpy(window) for window in windows]
+        network.noise.start_at(network.ladder.start_at(images, covariance, axis))
+    if network.measured is None:
+        return ()
+    if floor is None or floor.hidden:
+        network.measured = None
+        return () if floor is None else (NOT_REFINED,)
+    measured = RowNoise(network.settings.channels)
+    measured.start_at(floor)
+    network.measured.load_state_dict(measured.state_dict())
+    return ()
 
 
 def start_noise(network: BlindRow, frames: Frames) -> tuple[str, ...]:
@@ -174,9 +186,9 @@ def start_noise(network: BlindRow, frames: Frames) -> tuple[str, ...]:
     if floor is None:
         return ("too few rows to measure the noise before training: it is learned from the fit alone",)
     network.noise.start_at(floor)
-    structure = floor.structure.mean(1).max()  # of the worst channel
-    if structure <= noisefloor.GUESS:
+    if not floor.hidden:
         return ()
+    structure = floor.structure.mean(1).max()  # of the worst channel
     return (
         f"more than half of the finest scale across the rows ({structure:.0%}) is structure, so noise and fine texture "
         "can hardly be told apart: compare the result with the noisy image before you trust small detail",
@@ -386,6 +398,11 @@ def without_direct(run: Run) -> bool:
     return asked and progress(run) < begins + DIRECT_ENOUGH * (1 - begins)
 
 
+def changed(settings: config.Config, **model: object) -> config.Config:
+    """Settings with other values for the model."""
+    return settings.model_copy(update={"model": settings.model.model_copy(update=model)})
+
+
 def finish(run: Run) -> Checkpoint:
     """The best weights seen, ready to denoise. Also after an interruption, once a step was made."""
     if run.best is None or (run.step and run.history[-1]["step"] != run.step):
@@ -393,10 +410,12 @@ def finish(run: Run) -> Checkpoint:
     if run.best is None:
         raise InputError(f"no loss was finite in {run.step} steps: try --set train.lr={run.settings.train.lr / 10:g}")
     settings, best = run.settings, dict(run.best)
+    if isinstance(run.network, COSDD) and run.network.measured is None:
+        settings = changed(settings, refine=False)
     # The best elbo may be older than the direct denoiser; and that may hardly have been trained.
     direct = {name: value for name, value in run.average.items() if name.startswith("direct.")}
     if without_direct(run):
-        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"direct": False})})
+        settings = changed(settings, direct=False)
         best = {name: value for name, value in best.items() if name not in direct}
     else:
         best |= direct

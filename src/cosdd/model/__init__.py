@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cosdd import config
+from cosdd.model import wiener
 from cosdd.model.blindrow import BlindRow
 from cosdd.model.empty import EmptyLadder
 from cosdd.model.ladder import Draw, Ladder, fresh_noise
 from cosdd.model.layers import fill_missing, pad_to_multiple, start_at_zero
 from cosdd.model.noise import NoiseDecoder
+from cosdd.model.rownoise import RowNoise
 from cosdd.model.signal import SignalDecoder
 from cosdd.model.unet import UNet
 from cosdd.model.wavelets import WaveletLadder
 
+PASSES = 2  # of the last step: the better the estimate, the better the filter that it makes
 ALIVE = 7  # arrays of features of the finest level that live at a time, about
 
 
@@ -73,6 +76,8 @@ class COSDD(nn.Module):
             self.direct = UNet(s.dimensions, s.channels, s.channels, features, padding=s.padding)
             if wavelets:
                 start_at_zero(self.direct.head)
+        # The noise as measured before training, for the last step of denoising. It does not learn.
+        self.measured = RowNoise(s.channels).requires_grad_(False) if s.refine and s.dimensions > 1 else None
         # Nothing is learned from pixels at or above this value: there the detector saturates.
         self.ceiling: Tensor
         # On the CPU also where shapes alone are asked for: no file will fill it in.
@@ -180,3 +185,16 @@ class COSDD(nn.Module):
         assert self.direct is not None
         # Like the other decoders, beside wavelets it says what is to be added to an image: here, to the noisy one.
         return self.direct(x) + x if self.centred else self.direct(x)
+
+    def refined(
+        self, x: Float[Tensor, "b c *space"], mean: Float[Tensor, "b c *space"], std: Float[Tensor, "b c *space"] | None
+    ) -> Iterator[tuple[float, Float[Tensor, "b c *space"]]]:
+        """A better mean, from the noisy image and its estimate (`wiener`), while it grows: (share done, mean).
+
+        std: of the samples; None for the direct denoiser, which knows none.
+        """
+        assert self.measured is not None
+        for done in range(PASSES):
+            for share, better in wiener.refined(x, mean, std, self.measured, self.noise.axis or -1):
+                yield (done + share) / PASSES, better
+            mean = better

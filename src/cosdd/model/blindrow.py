@@ -333,9 +333,7 @@ class BlindRow(nn.Module):
         self, x: Float[Tensor, "b c *space"], mean: Float[Tensor, "b c *space"], std: Float[Tensor, "b c *space"]
     ) -> Iterator[tuple[float, Float[Tensor, "b c *space"]]]:
         """A better mean, from the noisy image and its posterior (`wiener`), while it grows: (share done, mean)."""
-        x, mean, std = (image.movedim(self.axis, -1) for image in (x, mean, std))
-        for share, better in wiener.refined(torch.where(x.isnan(), mean, x), mean, std, self.noise):
-            yield share, better.movedim(-1, self.axis)
+        return wiener.refined(x, mean, std, self.noise, self.axis)
 
     @torch.no_grad()
     def draw_noise(

@@ -34,16 +34,20 @@ LEAST = 1e-3  # share of the noise that is taken to stay in any block: no block 
 
 @torch.no_grad()
 def refined(
-    x: Float[Tensor, "b c *lines w"],
-    mean: Float[Tensor, "b c *lines w"],
-    std: Float[Tensor, "b c *lines w"],
+    x: Float[Tensor, "b c *space"],
+    mean: Float[Tensor, "b c *space"],
+    std: Float[Tensor, "b c *space"] | None,
     noise: RowNoise,
+    axis: int = -1,
     pixels: int = PIXELS,
-) -> Iterator[tuple[float, Float[Tensor, "b c *lines w"]]]:
-    """A better mean, from the noisy image x and the mean and standard deviation of the clean one, rows last.
+) -> Iterator[tuple[float, Float[Tensor, "b c *space"]]]:
+    """A better mean, from the noisy image x and the mean and standard deviation of the clean one.
 
-    Missing pixels of x have to be filled, best with the mean. Yields the share done and the image while it is filled.
+    Missing pixels of x are NaN. Without a standard deviation the filtered image alone counts. axis: that of the noise.
+    Yields the share done and the image while it is filled.
     """
+    x = torch.where(x.isnan(), mean, x).movedim(axis, -1)
+    mean, std = mean.movedim(axis, -1), None if std is None else std.movedim(axis, -1)
     better = torch.empty_like(mean)
     height, width = x.shape[-2:]
     planes = [(slice(None), slice(None), *place) for place in product(*map(range, x.shape[2:-2]))]  # of volumes
@@ -52,12 +56,13 @@ def refined(
     for number, (plane, strip) in enumerate((plane, strip) for plane in planes for strip in strips):
         near = slice(max(0, strip.start - BLOCK), strip.stop + BLOCK)
         inside = slice(strip.start - near.start, strip.stop - near.start)
-        noisy, guide, spread = (image[plane][..., near, :] for image in (x, mean, std))
-        filtered, variance = _filtered(noisy, guide, noise)
-        own = spread.square()
-        share = own / (own + variance).clamp_min(1e-12)
-        better[plane][..., strip, :] = guide.lerp(filtered, share)[..., inside, :]
-        yield (number + 1) / (len(planes) * len(strips)), better
+        guide = mean[plane][..., near, :]
+        filtered, variance = _filtered(x[plane][..., near, :], guide, noise)
+        if std is not None:
+            own = std[plane][..., near, :].square()
+            filtered = guide.lerp(filtered, own / (own + variance).clamp_min(1e-12))
+        better[plane][..., strip, :] = filtered[..., inside, :]
+        yield (number + 1) / (len(planes) * len(strips)), better.movedim(-1, axis)
 
 
 def _filtered(
