@@ -31,7 +31,7 @@ def test_the_formula_finds_the_best_weight_where_one_part_is_off_and_the_other_n
 
 def test_one_command_measures_and_the_page_tells_it(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
-    monkeypatch.setattr(blend, "trained", lambda noisy, seconds: Denoiser(tiny.checkpoint(mean=0.3, std=0.4)))
+    monkeypatch.setattr(blend, "trained", lambda *_, **given: Denoiser(tiny.checkpoint(mean=0.3, std=0.4)))
     monkeypatch.setattr(blend, "COUNT", 6)
     monkeypatch.setattr(blend, "SIZE", 32)
     monkeypatch.setattr(blend, "TESTED", 2)

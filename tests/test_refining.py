@@ -1,0 +1,55 @@
+"""The benchmark of the last step: its estimates are those of denoising, and its command runs."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import tiny
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import record, refining  # noqa: E402
+from benchmarks.table.sets import SETS  # noqa: E402
+from cosdd import config  # noqa: E402
+from cosdd.checkpoint import Checkpoint  # noqa: E402
+from cosdd.data import Statistics  # noqa: E402
+from cosdd.denoise import Denoiser  # noqa: E402
+from cosdd.model import build  # noqa: E402
+
+NOISY = tiny.stripes(2)[:, 0]
+
+
+def model(method: str, mean: float, std: float) -> Denoiser:
+    if method == "cosdd":
+        return Denoiser(tiny.checkpoint(mean, std))
+    settings = config.build("tiny", {"method": "blind-row", "blind_row": {"features": [4]}})
+    return Denoiser(Checkpoint(settings, Statistics((mean,), (std,), 0.0), build(settings).eval(), (), 1, 1.0))
+
+
+def test_passes_are_those_of_denoising():
+    for method, way, passes, asked in (
+        ("cosdd", "samples", 2, {}), ("cosdd", "direct", 2, {"direct": True}), ("blind-row", "auto", 1, {}),
+    ):  # fmt: skip
+        denoiser = model(method, 1000.0, 100.0)
+        expected = denoiser.denoise(NOISY, axes="TYX", **asked).mean
+        found = refining.passes(denoiser, NOISY, *refining.estimates(denoiser, NOISY)[way])
+        assert len(found) == 1 + refining.MOST
+        np.testing.assert_allclose(found[passes], expected, rtol=1e-5)
+        np.testing.assert_array_equal(denoiser.denoise(NOISY, axes="TYX", **asked).mean, expected)  # as it was
+
+
+def test_one_command_measures_and_the_page_tells_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    monkeypatch.setattr(refining, "trained", lambda images, method, seconds: model(method, 0.3, 0.4))
+    monkeypatch.setattr(refining, "NAMES", ("specimen-heavy",))
+    monkeypatch.setattr(refining, "TESTED", 1)
+    assert set(refining.NAMES) <= set(SETS)
+    monkeypatch.setattr(sys, "argv", ["refining"])
+    refining.main()
+    entry = json.loads((tmp_path / "refining.json").read_text())
+    assert [*entry["results"]["specimen-heavy"]] == [*refining.WAYS]
+    table = [line for line in refining.lines(entry) if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    assert len(table) == 2 + len(refining.WAYS)
