@@ -46,8 +46,8 @@ def denoise(
         bool,
         typer.Option(
             "--plain",
-            help="Independent samples, 100 unless --samples says how many: the paper's way. Of a blind-row model the "
-            "closed form, not refined.",
+            help="The paper's estimate, not refined: the mean of independent samples, 100 unless --samples says how "
+            "many. Of a blind-row model the closed form.",
         ),
     ] = False,
     std: Annotated[bool, typer.Option("--std", help="Also write the standard deviation of the estimate.")] = False,
