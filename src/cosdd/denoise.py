@@ -348,9 +348,10 @@ class Denoiser:
                 continue
             mean, std, samples, taken = part
             if refine:
-                for share, better in network.refined(x, mean, std):  # noqa: B007
+                refining, share = network.refined(x, mean, std), 0.0
+                while share < 1:
+                    share, mean = next(refining)
                     yield (index + (1 + REFINING * share) / work) / count
-                mean = better
             yield self._result(mean, std, samples, taken)
 
     def _solved(

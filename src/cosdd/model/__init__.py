@@ -195,6 +195,7 @@ class COSDD(nn.Module):
         """
         assert self.measured is not None
         for done in range(PASSES):
-            for share, better in wiener.refined(x, mean, std, self.measured, self.noise.axis or -1):
-                yield (done + share) / PASSES, better
-            mean = better
+            refining, share = wiener.refined(x, mean, std, self.measured, self.noise.axis or -1), 0.0
+            while share < 1:
+                share, mean = next(refining)
+                yield (done + share) / PASSES, mean
