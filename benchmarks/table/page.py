@@ -202,13 +202,15 @@ def costs(rows: Sequence[Row]) -> list[str]:
             continue
         steps = f"{median(row['steps'] for row in done):,.0f}" if method.learns else ""
         training = median(row["training_seconds"] for row in done)
-        denoising = [median(row["denoising_seconds"][e] for row in done) for e in done[0]["denoising_seconds"]]
+        estimates = dict.fromkeys(e for row in done for e in row["denoising_seconds"])
+        times = [[row["denoising_seconds"][e] for row in done if e in row["denoising_seconds"]] for e in estimates]
+        denoising = [f"{median(of_one):.2g} s" for of_one in times]
         memory = median(row["peak_memory_gb"]["process"] for row in done)
         versions = done[-1]["versions"]
         tools = [tool for tool in ("careamics", "scikit-image", "PyWavelets", "bm3d", "torch") if tool in versions]
         made = ", ".join(f"{tool} {versions[tool]}" for tool in tools) or f"numpy {versions['numpy']}"
         found.append(
-            f"| {name} | {method.says} | {steps} | {training:.1f} s | {' and '.join(f'{s:.2g} s' for s in denoising)} "
+            f"| {name} | {method.says} | {steps} | {training:.1f} s | {' and '.join(denoising)} "
             f"| {memory:.1f} GB | {made} |"
         )
     return found
