@@ -322,10 +322,6 @@ BAD_TRAINING = {
         lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--noise-axis", "x", "--set", "model.noise_axis=y"],
         "--noise-axis x and --set model.noise_axis=y contradict each other",
     ),
-    "one setting twice": (
-        lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--set", "train.lr=0.1", "--set", "train.lr=0.2"],
-        "train.lr is given twice",
-    ),
     "other channels than there are": (
         lambda d: [_save(d / "a.tif", _noise(3, 40, 40)), "--set", "model.channels=2"],
         "a.tif: 1 channel(s), but model.channels is given as 2",

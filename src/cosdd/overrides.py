@@ -16,7 +16,7 @@ LARGEST_TEXT, DEEPEST = 100_000, 20  # characters and levels of a YAML text that
 
 
 def from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """Turn ``["train.lr=1e-3", "model.levels=6"]`` into nested settings."""
+    """Turn ``["train.lr=1e-3", "model.levels=6"]`` into nested settings. What is given twice is what it was last."""
     settings: dict[str, Any] = {}
     for assignment in assignments:
         name, value = _assigned(assignment, "section.field=value, for example --set train.lr=1e-3")
@@ -25,8 +25,7 @@ def from_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             where = next((place for place in config.SECTIONS if name in config.SECTIONS[place].model_fields), None)
             meant = f"did you mean {where}.{name}?" if where else "for example --set train.lr=1e-3"
             raise InputError(f"--set {brief(assignment)}: expected section.field=value, {meant}")
-        if settings.setdefault(section, {}).setdefault(field, value) != value:
-            raise InputError(f"--set {name} is given twice, as {settings[section][field]} and {value}: leave out one")
+        settings.setdefault(section, {})[field] = value
     return settings
 
 
