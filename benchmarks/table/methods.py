@@ -48,7 +48,7 @@ METHODS = {
     "3x3 autocorrelation": _of("classical", "own_autocorrelation", "each image convolved with its autocorrelation"),
     "BM3D": _of("classical", "bm3d", "with the row spectrum; non-commercial, used where the user installed it"),
     "auto": _of("ours", "auto", "ours, the default: the blind-row Bayesian denoiser", learns=True),
-    "cosdd": _of("ours", "cosdd", "ours after the paper: as users get it, its direct denoiser, and the bare mean of 100 samples", learns=True),
+    "cosdd": _of("ours", "cosdd", "ours after the paper: by default, direct, and the bare mean of 100", learns=True),
     "published COSDD": _of("theirs", "as_published", "the authors' code, small networks", learns=True, checkout=True),
     "published COSDD mended": _of("theirs", "mended", "the same, its shuffling mended", learns=True, checkout=True),
     "row-split Noise2Noise": _of("controls", "row_split", "control: even rows predict odd rows", learns=True),
