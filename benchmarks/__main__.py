@@ -28,7 +28,7 @@ def duration(text: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="The table that compares methods.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    run = verbs.add_parser("run", help="run methods on sets, write benchmarks/results/table.json")
+    run = verbs.add_parser("run", help="run methods on sets, write benchmarks/results")
     run.add_argument("--data", help="folder of the images (default: COSDD_DATA)")
     run.add_argument("--methods", default="all", help="all, or names after commas")
     run.add_argument("--sets", default="all", help="all, or names after commas")
@@ -38,6 +38,7 @@ def main() -> None:
     run.add_argument("--test-images", default=40, type=int, help="of each simulated set")
     run.add_argument("--limit", default="1h", type=duration, help="a method is ended after so long")
     run.add_argument("--checkout", default="", help="folder of the authors' code, github.com/krulllab/COSDD")
+    run.add_argument("--results", default="table", help="file of the rows, another one for each budget: table_long")
     environment = verbs.add_parser("environment", help="make the environment of some methods")
     environment.add_argument("name")
     asked = parser.parse_args()
@@ -53,7 +54,7 @@ def main() -> None:
         chosen = list(methods.METHODS) if asked.methods == "all" else asked.methods.split(",")
         images = list(sets.SETS) if asked.sets == "all" else asked.sets.split(",")
         checkout = os.path.abspath(asked.checkout) if asked.checkout else ""
-        protocol = table.Protocol(asked.budget, asked.clock, asked.test_images, asked.limit, checkout)
+        protocol = table.Protocol(asked.budget, asked.clock, asked.test_images, asked.limit, checkout, asked.results)
         table.run(chosen, images, asked.seeds, protocol, _command(asked))
     except InputError as error:
         sys.exit(_fault(error))

@@ -282,6 +282,18 @@ def test_files_and_images_and_arrays_are_the_same(tmp_path):
         np.testing.assert_array_equal(model.denoise(source, axes=axes, samples=1).mean, wanted)
 
 
+def test_what_is_wrong_is_said_of_the_file(tmp_path):
+    senseless = checkpoint(1000.0, 100.0)
+    with torch.no_grad():
+        for parameter in senseless.network.parameters():
+            parameter.fill_(1e30)
+    np.save(tmp_path / "a.npy", NOISY[0])
+    with pytest.raises(InputError, match=r"a\.npy: what the model gives is not finite"):
+        Denoiser(senseless).denoise(tmp_path / "a.npy", samples=1)
+    with pytest.raises(InputError, match=r"^what the model gives is not finite"):
+        Denoiser(senseless).denoise(np.load(tmp_path / "a.npy"), samples=1)
+
+
 def test_the_input_is_not_touched():
     pixels = NOISY.copy()
     denoiser().denoise(pixels, samples=1)

@@ -117,6 +117,11 @@ def test_what_is_done_is_not_run_again(images, tmp_path, monkeypatch):
     kept = json.loads((tmp_path / "table.json").read_text())["results"]["rows"][0]
     assert (kept["status"], kept["protocol"]["budget"]) == ("done", 30)
 
+    # Another budget may have a file of its own.
+    assert go(budget=60.0, results="table_long") == ["crashes", "crashes"]
+    assert json.loads((tmp_path / "table.json").read_text())["results"]["rows"][0] == kept
+    assert len(json.loads((tmp_path / "table_long.json").read_text())["results"]["rows"]) == 2
+
 
 def test_the_page_says_which_method_was_trained_where():
     def row(method: str, name: str, cpu: str, amx: bool) -> dict:
@@ -269,6 +274,16 @@ def test_the_page_says_first_who_beats_ours():
     first, *others = page.verdict(rows, page.method_of(rows))
     assert first.startswith("On all 2 sets with a reference, no method that sees noisy images alone was better")
     assert others[1:3] == ["- bsd400-stripe: N2V, -3.00 dB.", "- bsd400-white: N2V, -0.50 dB."]
+
+
+def test_the_page_tells_what_more_time_is_worth_by_the_same_table():
+    rows = [row("auto", "bsd400-white", 30.0), row("N2V", "bsd400-white", 29.5)]
+    terms = {"tested": 8, "budget": 600.0, "clock": "wall", "cores": 2, "cpu": "c", "amx_bfloat16": False, "gpu": None}
+    entry = {"command": "c", "date": "d", "results": {"rows": [one | {"protocol": terms} for one in rows]}}
+    title, *lines = page.longer(entry)
+    assert title == "### With 10 minutes each: PSNR (dB, range 1)"
+    assert "- bsd400-white: N2V, -0.50 dB." in lines
+    assert lines[-4:-1] == page.table(page.gathered(rows, "psnr"), page.method_of(rows), page.HIGHER, 2)[-3:]
 
 
 def test_lower_errors_beat_ours_too():

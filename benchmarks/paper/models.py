@@ -42,6 +42,7 @@ TINY = {"cosdd": "tiny", "blind-row": "tiny"}
 _SMALL = {
     "levels": 4, "features": 16, "max_features": 32, "latents": 8, "final_latents": 8, "noise_layers": 3,
     "noise_features": 16, "signal_layers": 1, "signal_features": 16, "direct_features": 16,
+    "refine": False,  # what the paper has no word of would hide what its model can do
 }  # fmt: skip
 QUICK = Size(
     "quick", TINY, {"cosdd": {"model": _SMALL, "train": {"crop": 48}}},

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md from ``results/table.json``: first who beats us, then the tables and the pictures."""
+"""docs/benchmarks.md from ``results/table.json`` and ``table_long.json``: first who beats us, then the tables."""
 
 from __future__ import annotations
 
@@ -88,6 +88,14 @@ def lines(entry: Mapping[str, Any]) -> list[str]:
     if failures:
         found += ["### What did not run to the end", "", *_told(failures), ""]
     return found + gallery(rows)
+
+
+def longer(entry: Mapping[str, Any]) -> list[str]:
+    """The sets that were measured again with more time."""
+    rows: Sequence[Row] = sorted(entry["results"]["rows"], key=_order)
+    by, minutes = method_of(rows), max(row["protocol"].get("budget", 0) for row in rows) / 60
+    found = [f"### With {minutes:g} minutes each: PSNR (dB, range 1)", "", *verdict(rows, by), ""]
+    return [*found, *conditions(entry, rows), "", *table(gathered(rows, "psnr"), by, HIGHER, 2), ""]
 
 
 def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:

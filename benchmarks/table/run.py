@@ -1,4 +1,4 @@
-"""The frame: every method on every set in a process of its own, every outcome a row of ``results/table.json``."""
+"""The frame: every method on every set in a process of its own, every outcome a row of a file in ``results``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Protocol:
     """budget: seconds of training. clock: see ``Task``. tested: test images. limit: seconds until a method is ended.
-    checkout: folder of the authors' code, where there is one.
+    checkout: folder of the authors' code, where there is one. results: name of the file of rows; pictures are those
+    of "table".
     """
 
     budget: float
@@ -42,6 +43,7 @@ class Protocol:
     tested: int = 40
     limit: float = 3600.0
     checkout: str = ""
+    results: str = "table"
 
 
 def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Protocol, command: str) -> None:
@@ -52,7 +54,7 @@ def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Proto
                 raise InputError(f"{kind} {name!r} is unknown: choose from {', '.join(known)}")
     if protocol.clock == "processor" and os.environ.get("OMP_NUM_THREADS") != "1":
         raise InputError("--clock processor counts every thread: set OMP_NUM_THREADS=1")
-    before = record.results("table")  # of other machines too: each row says its own
+    before = record.results(protocol.results)  # of other machines too: each row says its own
     rows: list[Row] = before.get("rows", [])
     SAYS.update(before.get("sets", {}))
     for seed in range(seeds):
@@ -71,7 +73,7 @@ def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Proto
                     continue  # what was measured under other terms is worth more than a failure
                 rows = [other for other in rows if other is not old] + [row]
                 rows.sort(key=lambda row: (list(SETS).index(row["set"]), list(METHODS).index(row["method"])))
-                record.write("table", command, {"sets": said(rows), "rows": rows})
+                record.write(protocol.results, command, {"sets": said(rows), "rows": rows})
 
 
 def stated(method: Method, protocol: Protocol) -> dict[str, Any]:
@@ -124,6 +126,7 @@ def attempt(method: Method, images: Set, seed: int, protocol: Protocol) -> Row:
         facts, estimates = files.read(target)
     if "missing" in facts:
         return {"status": f"not installed: no module {facts['missing']}"}
+    shown = images.name == SHOWN and seed == 0 and protocol.results == "table"
     scores, wrong = {}, [name for name, e in estimates.items() if e.shape != images.test.shape]
     if wrong:
         return {"status": f"failed: estimate {wrong[0]} has shape {estimates[wrong[0]].shape}", "date": today()}
@@ -131,9 +134,9 @@ def attempt(method: Method, images: Set, seed: int, protocol: Protocol) -> Row:
         if not np.isfinite(estimate).all():
             return {"status": f"failed: estimate {name} is not finite", "date": today()}
         scores[name] = {score: rounded(value) for score, value in images.judge(estimate).items()}
-        if images.name == SHOWN and seed == 0:
+        if shown:
             picture(name, estimate[0])
-    if images.name == SHOWN and seed == 0 and images.truth is not None:
+    if shown and images.truth is not None:
         picture("clean", images.truth[0])
     return {"status": "done", "date": today(), "scores": scores} | {name: tidy(value) for name, value in facts.items()}
 

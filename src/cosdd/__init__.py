@@ -64,7 +64,8 @@ def train(
     sources = [noisy] if isinstance(noisy, str | Path) or not isinstance(noisy, Sequence) else list(noisy)
     ready = preparation.prepare(sources, axes, noise_axis, preset, settings or {}, given)
     run = training.start(ready.settings, ready.frames)
-    for note in () if quiet else (*ready.notes, *run.notes):
+    remarks = dict.fromkeys(remark for image in ready.images for remark in image.remarks)
+    for note in () if quiet else (*remarks, *ready.notes, *run.notes):
         progress.out.print(f"note: {note}")
     try:
         with nullcontext() if quiet else progress.bar("training") as show:

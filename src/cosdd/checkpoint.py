@@ -21,6 +21,7 @@ from cosdd.errors import InputError, brief
 from cosdd.model import COSDD, BlindRow, build
 
 FORMAT_VERSION = 4  # 4: model.refine
+CHECKED = 4  # format since which both checksums are there
 OLDEST = 2  # format that is still read
 LARGEST_STRIDE = 1024  # small images are padded to one pixel of the coarsest level, which must not ask for any memory
 FEW_STEPS = 300  # of training: below this no method has learned much
@@ -108,6 +109,8 @@ def load(path: str | Path) -> Checkpoint:
             if file.metadata.get("format") != "cosdd":
                 raise InputError(f"{path}: not a cosdd model: expected a file written by cosdd train")
             _refuse_other_formats(path, file.metadata)
+            if int(file.metadata["format_version"]) >= CHECKED and not set(tensorfile.CHECKSUMS) <= set(file.metadata):
+                raise tensorfile.Damaged("its checksums are missing: copy it again")
             try:
                 header = json.loads(file.metadata["cosdd"])
                 settings = config.Config.model_validate(header["settings"])

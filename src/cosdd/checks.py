@@ -134,9 +134,8 @@ def _removed(
     shares = [(residual[:, c].var() + variance[:, c].mean()) / max(v, 1e-12) for c, v in enumerate(noise)]
     share = float(max(shares, key=lambda value: abs(np.log(max(value, 1e-6)))))
     light = _light(max(share, 1 / max(share, 1e-6)), REMOVED)
-    doubtful = floor.structure.mean(1).max() > noisefloor.GUESS
     percent = f"what was taken away is {share:.0%} of the noise that is measured in the noisy image"
-    if doubtful and light == "green":
+    if floor.hidden and light == "green":
         light, percent = "yellow", percent + "; but fine texture is strong there, so that measure is a guess"
     answer = {
         "green": percent,

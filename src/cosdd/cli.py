@@ -47,7 +47,7 @@ def denoise(
         typer.Option(
             "--plain",
             help="The paper's estimate, not refined: the mean of independent samples, 100 unless --samples says how "
-            "many. Of a blind-row model the closed form.",
+            "many. With --direct what the network says, of a blind-row model the closed form.",
         ),
     ] = False,
     std: Annotated[bool, typer.Option("--std", help="Also write the standard deviation of the estimate.")] = False,
@@ -206,7 +206,7 @@ def inspect(
             commands.complain(error)
             continue
         if as_json:
-            print(json.dumps({"file": str(path)} | found.to_json()))
+            print(json.dumps({"file": str(path), "notes": image.remarks} | found.to_json()))
         elif details or len(paths) == 1:
             commands.tell(image)
             for line in found.lines():

@@ -30,7 +30,7 @@ from cosdd.progress import out
 from cosdd.sampling import Sampling, Settings
 
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
-REFINING = 0.1  # of the work of an estimate, about
+REFINING, REFINING_DIRECT = 0.1, 1.0  # work of the last step, in that of an estimate, about
 STRIP, SMALLEST_STRIP = 1 << 22, 1 << 16  # pixels that are solved together, about: at first, and where memory is short
 
 
@@ -40,8 +40,9 @@ class Result:
 
     mean: average of the samples, or the direct denoiser's estimate, or of a blind-row model the posterior mean; refined
     (`model.wiener`) unless ``plain``.
-    std: standard deviation over the samples, or of the posterior, by the factor that held-out frames asked for
-    (`calibration`; not with ``plain``, as it is measured of the refined mean); None with the direct denoiser.
+    std: standard deviation over the samples, before their mean is refined; or of the posterior, by the factor that
+    held-out frames asked for (`calibration`; not with ``plain``, as it is measured of the refined mean); None with the
+    direct denoiser.
     samples: (k, *shape of the input), each a clean image that explains the noisy one equally well; None where
     save_samples is 0.
     taken: how many samples were averaged, for each of the separate images; 0 where none are drawn.
@@ -167,15 +168,16 @@ class Denoiser:
         if like.light == "red":
             warnings.warn(like.answer, stacklevel=2)
         means, stds, kept, taken = [], [], [], []
-        for frame in self.stream(frames, settings):
-            if not isinstance(frame, Result):
-                if progress:
-                    progress(frame)
-                continue
-            means.append(frame.mean)
-            stds.append(frame.std)
-            kept.append(frame.samples)
-            taken += frame.taken
+        with errors.about(image.path):
+            for frame in self.stream(frames, settings):
+                if not isinstance(frame, Result):
+                    if progress:
+                        progress(frame)
+                    continue
+                means.append(frame.mean)
+                stds.append(frame.std)
+                kept.append(frame.samples)
+                taken += frame.taken
 
         def whole(parts: list[np.ndarray]) -> np.ndarray:
             return images.from_samples(np.stack(parts), image, self.spatial)
@@ -341,17 +343,17 @@ class Denoiser:
         """By samples, or by the direct denoiser; then refined, unless the bare average is asked for."""
         precision = device.sound(self.checkpoint.settings.train.precision, x)
         refine = network.measured is not None and not settings.plain
-        work = 1 + REFINING * refine
+        refining_work = (REFINING_DIRECT if settings.direct else REFINING) * refine
         for part in Sampling.of(network, x, index, settings, precision).parts():
             if not isinstance(part, tuple):
-                yield (index + part / work) / count
+                yield (index + part / (1 + refining_work)) / count
                 continue
             mean, std, samples, taken = part
             if refine:
                 refining, share = network.refined(x, mean, std), 0.0
                 while share < 1:
                     share, mean = next(refining)
-                    yield (index + (1 + REFINING * share) / work) / count
+                    yield (index + (1 + refining_work * share) / (1 + refining_work)) / count
             yield self._result(mean, std, samples, taken)
 
     def _solved(

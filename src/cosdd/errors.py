@@ -41,13 +41,17 @@ def refusal(source: object, seen: str, expected: str, fix: str) -> InputError:
 
 @contextmanager
 def about(*paths: object) -> Iterator[None]:
-    """What is at fault in here is the first of these, and is called so where the error names none of them."""
+    """What is at fault in here is the first of these, and is called so where the error names none of them.
+
+    None has no name: pixels that are in no file.
+    """
+    names = [str(path) for path in paths if path is not None]
     try:
         yield
     except InputError as error:
-        if any(str(path) in str(error) for path in paths):
+        if not names or any(name in str(error) for name in names):
             raise
-        raise type(error)(f"{paths[0]}: {error}") from error.__cause__
+        raise type(error)(f"{names[0]}: {error}") from error.__cause__
 
 
 def of_memory(error: BaseException) -> bool:

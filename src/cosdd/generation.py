@@ -60,8 +60,6 @@ class Settings:
             raise InputError(f"size {_times(self.size)}: expected edges in pixels, such as 256x256")
         if self.size is not None and math.prod(self.size) > MOST_PIXELS:
             raise InputError(f"size {_times(self.size)}: expected at most {MOST_PIXELS:,} pixels, such as 256x256")
-        if self.count * math.prod(self.size or SIZE[1]) > MOST_PIXELS:
-            raise InputError(f"count is {self.count}: expected at most {MOST_PIXELS:,} pixels in all images together")
 
     @staticmethod
     def parse_size(text: str) -> tuple[int, ...]:
@@ -82,10 +80,10 @@ def noisy_versions(
     it is the truth under what comes out. which: the numbers of the frames that are wanted; all.
     """
     statistics, count, shape = checkpoint.statistics, settings.count, frames.shape[1:]
-    if count * math.prod(shape) > MOST_TOGETHER:
+    if count > 1 and count * math.prod(shape) > MOST_TOGETHER:
         raise InputError(
             f"count is {count}: so many versions of {_times(shape[1:])} pixels do not fit into memory, expected at "
-            f"most {MOST_TOGETHER // math.prod(shape)}: make them in parts, each with a seed of its own"
+            f"most {max(1, MOST_TOGETHER // math.prod(shape))}: make them in parts, each with a seed of its own"
         )
     for index in range(len(frames)) if which is None else which:
         clean, noisy = frames[index], np.empty((count, *shape), np.float32)

@@ -108,7 +108,7 @@ class Mapped:
 class Inverted:
     """Pixels that are brightest where they are 0, as those that are brightest where they are ``white``."""
 
-    def __init__(self, chunks: Chunks | Mapped, white: int):
+    def __init__(self, chunks: Chunks | Mapped | Inverted, white: int):
         self._stored, self._white = chunks, chunks.dtype.type(white)
         self.shape, self.chunk, self.dtype = chunks.shape, chunks.chunk, chunks.dtype
 
@@ -259,7 +259,6 @@ def blocks(data: Pixels, share: float = 1.0) -> Iterator[tuple[tuple[slice, ...]
 def inverted(data: Pixels, white: int) -> Pixels:
     """Unsigned integers that are brightest where they are 0, as those that are brightest where they are ``white``."""
     if isinstance(data, Lazy):
-        assert not isinstance(data.chunks, Inverted), "once is enough"
         return Lazy(Inverted(data.chunks, white), data.axes)
     return data.dtype.type(white) - np.asarray(data)
 

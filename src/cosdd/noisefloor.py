@@ -10,7 +10,7 @@ structure is left shows in a coarser difference, which holds more of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -63,17 +63,21 @@ class NoiseFloor:
         return bool(self.structure.mean(1).max() > GUESS)
 
 
-def measure(images: Sequence[np.ndarray], axis: int) -> NoiseFloor | None:
+def measure(images: Sequence[np.ndarray], axis: int | None) -> NoiseFloor | None:
     """Measure images (c, *space), at least two-dimensional, with noise along ``axis`` (-1 is x).
 
+    Axis None: the noise is known to be independent from pixel to pixel, so its covariance is 0 beyond lag 0.
     None where there are fewer than thirteen lines to compare.
     """
-    upright = [np.moveaxis(image.astype(np.float32), axis, -1) for image in images]
+    upright = [np.moveaxis(image.astype(np.float32), -1 if axis is None else axis, -1) for image in images]
     upright = [image.reshape(len(image), -1, *image.shape[-2:]) for image in upright if image.shape[-2] >= _LEAST_LINES]
     if not upright:
         return None
     channels = [_channel([image[c] for image in upright]) for c in range(len(upright[0]))]
-    return NoiseFloor(*(np.stack(part) for part in zip(*channels, strict=True)))
+    floor = NoiseFloor(*(np.stack(part) for part in zip(*channels, strict=True)))
+    if axis is not None:
+        return floor
+    return replace(floor, covariance=floor.covariance * (np.arange(floor.covariance.shape[-1]) == 0))
 
 
 def _channel(images: list[np.ndarray]) -> tuple[np.ndarray, ...]:

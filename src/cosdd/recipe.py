@@ -96,6 +96,8 @@ def fingerprint(path: Path) -> str:
         for file in files:
             found.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode("utf-8", "replace"))
         for file in files[:: -(-len(files) // PIECES)] if files else []:
+            if not file.is_file():
+                raise InputError(f"{file}: a pipe or a device; expected an image file; leave it out")  # it would wait
             size = file.stat().st_size
             count = max(1, PIECES // len(files))
             with file.open("rb") as content:

@@ -274,9 +274,7 @@ def write_all(
     if not _FULL_SCALE[0] <= scale <= _FULL_SCALE[1]:
         expected = " to ".join(f"{end:g}" for end in _FULL_SCALE)
         raise InputError(f"full scale is {scale:g}, expected more than 0 ({expected}): say it with --full-scale")
-    targets = [
-        (images.output_path(path, folder / "noisy"), images.output_path(path, folder / "clean")) for path in paths
-    ]
+    targets = [tuple(images.output_path(path, folder / part) for part in ("noisy", "clean")) for path in paths]
     if len(set(targets)) < len(paths):
         raise InputError("two of the files have one name: simulate them into folders of their own")
     for existing in (path for path in (folder / SUMMARY, *(p for pair in targets for p in pair)) if path.exists()):
@@ -289,8 +287,7 @@ def write_all(
     for index, (path, (noisy, clean)) in enumerate(zip(paths, targets, strict=True)):
         image = images.read(path, axes)
         images.check(image, may_be_flat=True)
-        missing = [axis for axis in "YX" if axis not in image.axes]
-        if missing:
+        if not {"Y", "X"} <= set(image.axes):
             raise InputError(f"{path}: axes {image.axes}, expected images with Y and X (say it with --axes)")
         partner = _Partner(images.to_samples(image, "YX"), RECIPES[recipe], asked, scale, (seed, index))
         for done, (target, read) in enumerate(((noisy, partner.noisy), (clean, partner.clean)), 1):
@@ -317,8 +314,7 @@ class _Partner:
         return self.planes[number].astype(np.float32)
 
     def noisy(self, number: int) -> np.ndarray:
-        rng = np.random.default_rng((*self.seed, number))
-        scale = np.float32(self.scale)
+        rng, scale = np.random.default_rng((*self.seed, number)), np.float32(self.scale)
         with np.errstate(over="ignore", invalid="ignore"):
             noisy = self.recipe(self.clean(number) / scale, rng, **self.options) * scale
         if not np.isfinite(noisy).all():

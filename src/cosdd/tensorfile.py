@@ -3,8 +3,8 @@
 The format is that of the safetensors library, which writes it here. Reading is done by hand, because a library that
 maps the file into memory changes its weights, or crashes, where somebody writes to the file meanwhile.
 
-The header holds two checksums: `crc32` of the names and numbers of the tensors, and `header_crc32` of the header
-itself, in which its own digits count as zeros. Files written before there were any do not have them.
+The header holds two checksums: `crc32` of the names and numbers of the tensors, and `header_crc32` of what the header
+says besides, however it is spelt, so that a library may write it again. Files of before there were any have none.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,8 +26,7 @@ from torch import Tensor
 from cosdd import writing
 
 LARGEST_HEADER = 2**23  # bytes; ours are some hundred thousand
-_BLANK = b'"header_crc32":"00000000"'  # no text in the header can hold this: its quotes would be escaped
-_STATED = re.compile(rb'"header_crc32":"([0-9a-f]{8})"')
+CHECKSUMS = ("crc32", "header_crc32")
 _KINDS = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -87,13 +85,15 @@ class Contents:
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write the file; it appears whole or not at all. Raises InputError where it cannot be written."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    said = dict(metadata) | {"crc32": _checksum(plain), "header_crc32": "0" * 8}
+    said = dict(metadata) | {"crc32": _checksum(plain)}
     content = memoryview(to_bytes(plain, said))
     start = 8 + int.from_bytes(content[:8], "little")
-    header = bytes(content[8:start])
-    header = header.replace(_BLANK, _BLANK.replace(b"0" * 8, _of_header(header)))
+    header = json.loads(bytes(content[8:start]))
+    header["__metadata__"] = said | {"header_crc32": _of_header(header)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # as the format has it: tensors begin at a multiple of eight
     with writing.whole(path) as part, part.open("wb") as file:
-        file.writelines((content[:8], header, content[start:]))
+        file.writelines((len(text).to_bytes(8, "little"), text, content[start:]))
 
 
 @contextmanager
@@ -104,12 +104,9 @@ def opened(path: Path) -> Iterator[Contents]:
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(LARGEST_HEADER, before.st_size - 8):
             raise Damaged("no header")
-        text = file.read(length)
-        stated = _STATED.search(text)
-        if stated and _of_header(_STATED.sub(_BLANK, text)) != stated[1]:
-            raise Damaged("its header is not the one that was written: copy it again")
         try:
-            header = json.loads(text.decode("utf-8"))
+            header = json.loads(file.read(length).decode("utf-8"))
+            found = _of_header(header)
             metadata = header.pop("__metadata__", None) or {}
             entries = {name: _entry(said) for name, said in header.items()}
             end = 0
@@ -119,10 +116,10 @@ def opened(path: Path) -> Iterator[Contents]:
                 end += entry.kind.itemsize * math.prod(entry.shape)
             if end != before.st_size - 8 - length or not all(isinstance(v, str) for v in metadata.values()):
                 raise ValueError("another length")
-            if stated and "crc32" not in metadata:
-                raise ValueError("no checksum")
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             raise Damaged("its header does not describe it: cut off?") from None
+        if metadata.get("header_crc32", found) != found:
+            raise Damaged("its header is not the one that was written: copy it again")
         yield Contents(metadata, entries, file, before, 8 + length)
 
 
@@ -146,8 +143,10 @@ def _bytes(tensor: Tensor) -> memoryview:
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
-def _of_header(header: bytes) -> bytes:
-    return f"{zlib.crc32(header):08x}".encode()
+def _of_header(header: dict) -> str:
+    """Of all that it says, but for its own checksum."""
+    said = {name: text for name, text in (header.get("__metadata__") or {}).items() if name != "header_crc32"}
+    return f"{zlib.crc32(json.dumps(header | {'__metadata__': said}, sort_keys=True).encode()):08x}"
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -43,7 +43,7 @@ TOO_MANY_SKIPPED = 20  # updates in a row that were not finite: back to the best
 SMALLEST_SCALE = 0.02  # of the rate ends a run of schedule budget
 DIRECT_ENOUGH = 0.25  # share of its own time after which the direct denoiser is worth keeping
 
-NOT_REFINED = "fine texture hides the noise: estimates are not refined by a filter for it (model.refine)"
+NOT_REFINED = "{} the noise: estimates are not refined by a filter for it (model.refine)"
 LEFT_OUT = "the direct denoiser had too little time to learn and is left out: this model draws samples only"
 
 SHOWN = ("nll", "kl", "elbo", "signal", "direct", "blind_mse")  # loss terms worth a look
@@ -150,7 +150,7 @@ def start(settings: config.Config, frames: Frames) -> Run:
 
 def noise_variance(frames: Frames, edges: tuple[int, ...], settings: config.Config) -> Tensor | None:
     """That of each channel on the crops of `validate`, normalised; None where too few rows or texture hide it."""
-    axis = {"x": -1, "y": -2, "z": -3, "none": -1}[settings.model.noise_axis]
+    axis = {"x": -1, "y": -2, "z": -3, "none": None}[settings.model.noise_axis]
     crops = frames.validation_crops(settings.train.seed, VALIDATION_CROPS, edges)
     whole = [crop for crop in crops if np.isfinite(crop).all()]
     floor = noisefloor.measure(whole, axis) if whole and frames.dimensions > 1 else None
@@ -159,21 +159,21 @@ def noise_variance(frames: Frames, edges: tuple[int, ...], settings: config.Conf
 
 def start_cosdd(network: COSDD, frames: Frames) -> tuple[str, ...]:
     """Start with the noise that the frames show across the rows, where it is asked for; returns doubts about it."""
+    if network.measured is None and not isinstance(network.ladder, WaveletLadder):
+        return ()
     windows, axis = frames.windows(), network.noise.axis
-    floor = noisefloor.measure(windows, -1 if axis is None else axis) if frames.dimensions > 1 else None
+    floor = noisefloor.measure(windows, axis) if frames.dimensions > 1 else None
     if isinstance(network.ladder, WaveletLadder):
-        covariance = (
-            None if floor is None else torch.from_numpy(floor.covariance.mean(1)).float()
-        )  # of all brightnesses
-        if covariance is not None and axis is None:
-            covariance = covariance[:, :1]
+        covariance = None
+        if floor is not None:
+            covariance = torch.from_numpy(floor.covariance.mean(1)).float()  # of all brightnesses
         images = [torch.from_numpy(window) for window in windows]
         network.noise.start_at(network.ladder.start_at(images, covariance, axis))
     if network.measured is None:
         return ()
     if floor is None or floor.hidden:
         network.measured = None
-        return () if floor is None else (NOT_REFINED,)
+        return (NOT_REFINED.format("too few rows to measure" if floor is None else "fine texture hides"),)
     measured = RowNoise(network.settings.channels)
     measured.start_at(floor)
     network.measured.load_state_dict(measured.state_dict())

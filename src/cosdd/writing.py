@@ -43,10 +43,10 @@ def whole(path: Path) -> Iterator[Path]:
     nothing is left.
     """
     part, before = (path.with_name(f".{path.name}.{os.getpid()}{end}.part") for end in ("", BEFORE))
-    made = _missing(path.parent)
+    made: list[Path] = []
     try:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make(path.parent, made)
             yield part
             for file in (file for file in (part, *part.rglob("*")) if file.is_file()):
                 with file.open("rb+") as written:
@@ -54,12 +54,22 @@ def whole(path: Path) -> Iterator[Path]:
             if path.is_dir() and part.is_dir():  # no folder takes the place of another in one step; no file ever does
                 os.replace(path, before)
             os.replace(part, path)
-        finally:
+        except BaseException:
             _remove(part)
-            _give_back(before, path)
             _remove_empty(made)
+            raise
+        finally:
+            _give_back(before, path)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def _make(folder: Path, made: list[Path]) -> None:
+    """Make a folder and those above it; those that were not there come first in ``made``, the innermost before all."""
+    for place in reversed(_missing(folder)):
+        with suppress(FileExistsError):  # by another process, just now
+            place.mkdir()
+            made.insert(0, place)
 
 
 def _missing(folder: Path) -> list[Path]:

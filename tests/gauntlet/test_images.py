@@ -86,8 +86,9 @@ def test_what_is_broken_in_a_list_does_not_keep_the_others_from_being_done(model
     os.mkfifo("pipe.tif")
     broken = ["gone.tif", "loop.tif", "folder.tif", "pipe.tif", "a/same.tif", "c/same.tif"]
     files = ["first.tif", *broken[:5], "b/same.tif", "c/same.tif", "last.tif"]
-    for command in (["denoise", str(model), "--samples", "1"], ["generate", str(model)], ["inspect"]):
-        folder = Path(f"of {command[0]}")
+    denoise = ["denoise", str(model), "--samples", "1"]
+    for command in (denoise, [*denoise, "--resume"], ["generate", str(model)], ["inspect"]):
+        folder = Path(f"of {command[0]} {command[-1]}")
         writes = ["-o", str(folder)] if command[0] != "inspect" else []
         monkeypatch.setattr(sys, "argv", ["cosdd", *command, *files, *writes])
         with pytest.raises(SystemExit) as end:
