@@ -269,8 +269,8 @@ def test_every_frame_is_denoised_by_itself_and_stays_in_its_place():
 @pytest.mark.parametrize("space", [(1, 1), (1, 33), (17, 2), (7, 64), (31, 33)])
 def test_odd_sizes_just_work(space):
     pixels = np.random.default_rng(0).normal(1000, 100, (2, *space))
-    for direct in (False, True):
-        assert denoiser(levels=4).denoise(pixels, axes="TYX", samples=1, direct=direct).mean.shape == (2, *space)
+    for way in ({"samples": 1}, {"direct": True}):
+        assert denoiser(levels=4).denoise(pixels, axes="TYX", **way).mean.shape == (2, *space)
 
 
 def test_files_and_images_and_arrays_are_the_same(tmp_path):
@@ -508,6 +508,13 @@ def test_images_of_another_kind_are_refused_in_one_line(pixels, axes, model, sai
         ({"save_samples": -1}, "save_samples is -1"),
         ({"samples": None, "save_samples": 9}, "save_samples is 9"),
         ({"save_samples": 1, "direct": True}, "direct"),
+        ({"samples": 5, "direct": True}, "direct"),
+        ({"samples": "auto"}, "samples is 'auto', expected a whole number"),
+        ({"samples": 2.5}, "whole number"),
+        ({"tile": True}, "tile is True, expected a whole number"),
+        ({"seed": None}, "whole number"),
+        ({"flips": "false"}, "flips is 'false', expected True or False"),
+        ({"axes": 5}, "axes 5; expected a letter for each axis"),
         ({"seed": -1}, "seed"),
     ],
 )

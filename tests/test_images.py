@@ -2,9 +2,12 @@
 
 import base64
 import io
+import re
+import struct
 import subprocess
 import sys
 import tracemalloc
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -494,6 +497,66 @@ def test_what_ome_says_otherwise_than_the_pages_is_told(tmp_path, then, now, tol
     tifffile.imwrite(path, pixels, description=said.replace(then, now).encode(), metadata=None)
     (remark,) = images.read(path).remarks
     assert told in remark
+
+
+@pytest.mark.parametrize(("count", "seen"), [(10**8, "1e+08"), (2 * 10**9, "2e+09")])
+def test_a_description_of_more_planes_than_any_file_has_takes_no_memory(tmp_path, count, seen):
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, np.ones((12, 20, 30), np.uint16), metadata={"axes": "TYX"})
+    with tifffile.TiffFile(path) as file:
+        said = (file.ome_metadata or "").replace('SizeT="12"', f'SizeT="{count}"').encode()
+    tifffile.imwrite(path, np.ones((12, 20, 30), np.uint16), description=said, metadata=None)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=re.escape(f"its OME-XML tells of {seen} planes, in a file of 12; expected")):
+        images.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**25
+    tracemalloc.stop()
+
+
+def test_pages_that_a_description_leaves_out_are_told_of(tmp_path):
+    path, page = tmp_path / "a.tif", np.ones((64, 64), np.uint16)
+    told = "its description tells of {} of its 6 pages: the others are not read"
+    with tifffile.TiffWriter(path) as file:
+        for index in range(6):
+            file.write(page, description=None if index else b'{"shape": [6, 640, 64]}', metadata=None)
+    assert images.read(path, "YX").remarks == (told.format(1),)
+    said = "ImageJ=1.53\nimages=4\nframes=4\n"
+    tifffile.imwrite(path, np.stack([page] * 6), description=said, metadata=None, photometric="minisblack")
+    assert images.read(path, "TYX").remarks == (told.format(4),)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_tile_that_lost_its_length_is_no_tile_of_zeros(tmp_path, monkeypatch, large):
+    monkeypatch.setattr(lazy, "LARGE", 0 if large else lazy.LARGE)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((2, 64, 64), np.uint16), tile=(32, 32), compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(path) as file:
+        where = file.pages[1].tags["TileByteCounts"].valueoffset  # type: ignore[union-attr]
+        size = {3: 2, 4: 4, 16: 8}[file.pages[1].tags["TileByteCounts"].dtype]  # type: ignore[union-attr]
+    content = bytearray(path.read_bytes())
+    content[where : where + size] = bytes(size)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="pixels of 0 bytes"):
+        np.asarray(images.read(path).data)
+
+
+def test_of_an_animation_the_first_frame_is_read_and_that_is_told(tmp_path):
+    plain = imagecodecs.png_encode(np.arange(64, dtype=np.uint8).reshape(8, 8))
+    chunk = b"acTL" + struct.pack(">II", 3, 0)
+    animated = plain[:33] + struct.pack(">I", 8) + chunk + struct.pack(">I", zlib.crc32(chunk)) + plain[33:]
+    for content, remarks in ((plain, ()), (animated, ("an animation: its first frame is read",))):
+        (tmp_path / "a.png").write_bytes(content)
+        assert images.read(tmp_path / "a.png").remarks == remarks
+
+
+def test_arrays_that_are_none_are_refused():
+    pixels = np.ma.masked_less(np.arange(64.0).reshape(8, 8), 5)
+    with pytest.raises(InputError, match="masked pixels; expected all of them"):
+        images.from_array(pixels)
+    assert images.from_array(np.ma.masked_less(np.ones((8, 8)), 0)).axes == "YX"  # nothing is masked
+    for thing, seen in ((None, "a NoneType"), ({"a": 1}, "a dict"), (["a", "b"], "2 of type <U1")):
+        with pytest.raises(InputError, match=f"{seen}; expected an array of numbers"):
+            images.from_array(thing)  # type: ignore[arg-type]
 
 
 def test_what_metadata_lack_is_told_in_words(tmp_path):

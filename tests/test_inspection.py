@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cosdd import images, simulate
 from cosdd.axes import Image
@@ -156,6 +157,18 @@ def test_correlations_of_a_few_pixels_are_correlations_and_their_noise_is_rarely
     found = [one_frame(rng.normal(size=(12, 12))) for _ in range(30)]
     assert all(abs(v) <= 1 for f in found for values in f.autocorrelation.values() for v in values)
     assert sum(f.axis != "none" for f in found) <= 5
+
+
+def test_what_anybody_sees_in_two_small_frames_is_not_called_white():
+    """One flat place decides there, so it is not beyond doubt."""
+    rng = np.random.default_rng(100)
+    clean = np.stack([ndimage.gaussian_filter(rng.normal(size=(64, 64)), 3) for _ in range(2)])
+    streaks = ndimage.gaussian_filter1d(rng.normal(size=clean.shape), 1, axis=2)
+    noisy = 1000 + clean / clean.std() * 100 + streaks * 80 + rng.normal(size=clean.shape) * 20
+    for frames, axis in ((noisy, "x"), (noisy.swapaxes(1, 2), "y")):
+        found = inspect_samples(frames[:, None].astype(np.float32))
+        assert found.axis == axis
+        assert found.verdict.startswith(f"perhaps correlated along {axis} (+0.6")
 
 
 def test_answer_repeats_and_becomes_json_and_words():

@@ -86,6 +86,8 @@ def fit(axes: str, data: Pixels) -> bool:
 
 def given_axes(axes: str, data: Pixels, path: Path | None) -> str:
     """Check the user's axes against the pixels; "S" (colour samples) is "C"."""
+    if not isinstance(axes, str):
+        raise refusal(path, f"axes {axes!r:.40}", "a letter for each axis in a text", "such as axes='TYX'")
     named = axes.upper().replace("S", "C")
     if not fit(named, data):
         expected = "each axis once: Y, X, and of T, Z, C (colour), P or I (other separate images) what it has"

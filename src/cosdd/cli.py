@@ -101,6 +101,8 @@ def denoise(
         raise InputError("--std needs at least two samples: raise --samples")
     if number is not None and denoiser.checkpoint.settings.method != "cosdd":
         out.print("note: --samples changes nothing: a blind-row model knows the mean of all of them in closed form")
+    if edge is not None and denoiser.checkpoint.settings.method != "cosdd":
+        out.print("note: --tile changes nothing: a blind-row model works row by row")
     context.with_resource(writing.claim(output, outputs.names(paths, output, wanted)))
     outputs.refuse_collisions(paths, output, wanted, overwrite or resume, axes)
     count, made_of = len(paths), recipe.fingerprint(model)

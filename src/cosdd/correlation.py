@@ -36,6 +36,7 @@ _UNCONFIRMED = 3.0  # times the part that the finest scale does not confirm
 _SHARED = 1.0  # times what the other axis shows too: texture has no axis
 _TEXTURE = 0.1  # at most: more than this along both axes is noise that is correlated along both
 _CERTAIN = 3.0  # standard errors, for two axes and seven shapes tried
+_PLAIN = 0.5  # at lag 1, and three standard errors: what anybody sees
 _MATTERS = 0.02  # correlations below this change nothing for a denoiser
 
 
@@ -53,6 +54,10 @@ class Correlation:
     def matters(self) -> bool:
         large = abs(self.strength) > _MATTERS or (self.best == "offset" and self.ratio > 2)
         return large and self.significance > _CERTAIN
+
+    def is_plain(self) -> bool:
+        """Is it plain to see, if not beyond doubt? Of few flat places, one may decide."""
+        return bool(abs(self.value[0]) > max(_PLAIN, 1.5 * self.interval[0]))
 
     def comb(self) -> float | None:
         """The lag, from 3 on, that stands out from both its neighbours: pixels that share an amplifier, say."""

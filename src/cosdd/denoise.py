@@ -413,4 +413,4 @@ def _opened(source: np.ndarray | Image | str | Path, axes: str | None) -> Image:
         return source
     if isinstance(source, str | Path):
         return images.read(source, axes)
-    return images.from_array(np.asarray(source), axes)
+    return images.from_array(source, axes)

@@ -167,6 +167,12 @@ def _period(excerpts: Sequence[Excerpt], axis: str) -> float | None:
 
 def _verdict(along: dict[str, Correlation]) -> tuple[str, str]:
     found = {a: c for a, c in along.items() if c.matters()}
+    plain = [a for a, c in along.items() if c.is_plain()]
+    if not found and len(plain) == 1:
+        return plain[0], (
+            f"perhaps correlated along {plain[0]} ({along[plain[0]].value[0]:+.2f} at lag 1), but too little is flat "
+            f"to be sure: inspect more images; noise axis {plain[0]}, which does no harm where noise is white"
+        )
     if not found:
         return "none", "white: cosdd works, N2V would do (no correlation along any axis matters)"
     axis, *others = sorted(found, key=lambda a: -found[a].significance)

@@ -243,7 +243,7 @@ def gather(sources: Sequence[np.ndarray | Image | str | Path], axes: str | None)
         elif isinstance(source, str | Path):
             found += [images.read(path, axes) for path in images.find([source])]
         else:
-            found.append(images.from_array(np.asarray(source), axes))
+            found.append(images.from_array(source, axes))
     for image in found:
         images.check(image)
     return found

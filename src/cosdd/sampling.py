@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -46,6 +47,11 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            usual = self.__dataclass_fields__[name].default
+            truth = isinstance(usual, bool)
+            if value is not usual and (isinstance(value, bool) != truth or not isinstance(value, Integral)):
+                raise InputError(f"{name} is {value!r:.40}, expected {'True or False' if truth else 'a whole number'}")
         if self.samples is not None and self.samples < 1:
             raise InputError(f"samples is {self.samples}: at least 1 is needed")
         if self.tile is not None and self.tile < 1:
@@ -59,6 +65,8 @@ class Settings:
             )
         if self.direct and self.save_samples:
             raise InputError("the direct denoiser draws no samples: leave out either direct or save_samples")
+        if self.direct and self.samples:
+            raise InputError("the direct denoiser draws no samples: leave out either direct or samples")
 
     @property
     def at_least(self) -> int:

@@ -24,6 +24,7 @@ from cosdd.errors import AGAIN, InputError, passing, refusal
 from cosdd.lazy import Chunks, Lazy, Pixels
 from cosdd.metadata import WHITE, Channel, Metadata
 
+MOST_PLANES, FAR_MORE_PLANES = 2**20, 64  # that a description may tell of, and times those that are there
 LARGEST_EXPANSION = 5000  # bytes of pixels for a byte of file; deflate reaches 1032
 _OME_SIZES = {"X": "PhysicalSizeX", "Y": "PhysicalSizeY", "Z": "PhysicalSizeZ", "T": "TimeIncrement"}
 _OME_WAVES = ("ExcitationWavelength", "EmissionWavelength")
@@ -38,11 +39,11 @@ _CLASSIC_TIFF_BYTES = 2**32 - 2**25  # offsets are 32 bit; the margin is for tag
 
 def read(path: Path, given: str | None) -> Image:
     with tifffile.TiffFile(path) as tif:
-        _refuse_circle(tif, path)
-        ome = _ome_elements(tif, path)
+        pages = _pages(tif, path)
+        ome = _ome_elements(tif, path, pages)
         series = [s for s in tif.series if not s.keyframe.is_reduced]  # reduced: thumbnails
         data, axes = _pixels(tif, series, path)
-        remarks, white = _differences(tif, ome), _white(series, path)
+        remarks, white = _differences(tif, ome, pages), _white(series, path)
         if white:
             data = lazy.inverted(data, white)
             remarks.append("0 is white in this file (MinIsWhite), and black in what is read and written here")
@@ -71,8 +72,8 @@ def read(path: Path, given: str | None) -> Image:
         return Image(data, axes, *scale, tuple(names), path, more.inverted(white) if white else more, tuple(remarks))
 
 
-def _refuse_circle(tif: tifffile.TiffFile, path: Path) -> None:
-    """The pages of a TIFF are a chain; tifffile would follow one that bites its own tail for hours."""
+def _pages(tif: tifffile.TiffFile, path: Path) -> int:
+    """How many there are. They are a chain; tifffile would follow one that bites its own tail for hours."""
     form, file, seen = tif.tiff, tif.filehandle, set()
 
     def number(at: int, layout: str) -> int:
@@ -87,10 +88,12 @@ def _refuse_circle(tif: tifffile.TiffFile, path: Path) -> None:
             seen.add(offset)
             tags = number(offset, form.tagnoformat)
             offset = number(offset + form.tagnosize + tags * form.tagsize, form.offsetformat)
+    return len(seen)
 
 
-def _ome_elements(tif: tifffile.TiffFile, path: Path) -> list[ElementTree.Element]:
-    """OME's description, read before tifffile follows it. It may name files of its own folder only."""
+def _ome_elements(tif: tifffile.TiffFile, path: Path, pages: int) -> list[ElementTree.Element]:
+    """OME's description, read before tifffile follows it. It may name files of its own folder only, and no more planes
+    than could be in them: tifffile makes a list of all."""
     if not (text := tif.ome_metadata):
         return []
     if "<!DOCTYPE" in text or "<!ENTITY" in text:  # nothing OME needs, and the way in which XML grows or reaches out
@@ -99,11 +102,17 @@ def _ome_elements(tif: tifffile.TiffFile, path: Path) -> list[ElementTree.Elemen
     for name in (element.get("FileName") for element in elements):
         if name and (Path(name).name != name or "\\" in name):
             raise refusal(path, f"its OME-XML names the file {name:.80}", "files of the same folder", "save it again")
+    files = {element.get("FileName") for element in elements}  # and one of None, which is this
+    sizes = [[pixels.get(f"Size{a}", "") for a in "TCZ"] for pixels in _named(elements, "Pixels")]
+    planes = sum(math.prod(int(size) for size in of_one if size.isdecimal()) for of_one in sizes)
+    if planes > max(MOST_PLANES, FAR_MORE_PLANES * pages * len(files)):
+        seen = f"its OME-XML tells of {planes:.6g} planes, in a file of {pages}"
+        raise refusal(path, seen, "as many as there are", "open it in Fiji and save it as TIFF")
     return elements
 
 
-def _differences(tif: tifffile.TiffFile, ome: list[ElementTree.Element]) -> list[str]:
-    """What OME's description says otherwise than the pages of the file, which are believed; a line for each."""
+def _differences(tif: tifffile.TiffFile, ome: list[ElementTree.Element], pages: int) -> list[str]:
+    """What the description says otherwise than the pages of the file, which are believed; a line for each."""
     page, found = tif.pages.first, []
     said = [{a: pixels.get(a, "") for a in ("SizeX", "SizeY", "Type")} for pixels in _named(ome, "Pixels")]
     sizes = [f"{one['SizeX']} x {one['SizeY']}" for one in said]
@@ -113,9 +122,11 @@ def _differences(tif: tifffile.TiffFile, ome: list[ElementTree.Element]) -> list
     kinds = [_OME_SPELLINGS.get(one["Type"], one["Type"]) for one in said]
     if said and str(page.dtype) not in kinds and not found:
         found.append(f"its OME-XML says pixels of type {kinds[0]:.20}, its pages hold {page.dtype}, which is taken")
-    planes = sum(len(series.pages) for series in tif.series)
-    if said and not found and not any(series.is_multifile for series in tif.series) and planes < len(tif.pages):
-        found.append(f"its OME-XML tells of {planes} of its {len(tif.pages)} pages: the others are not read")
+    planes, kind = sum(len(series.pages) for series in tif.series), tif.series[0].kind
+    described = bool(said) or kind in ("shaped", "imagej")
+    if described and not found and not any(series.is_multifile for series in tif.series) and planes < pages:
+        by = "OME-XML" if said else "description"
+        found.append(f"its {by} tells of {planes} of its {pages} pages: the others are not read")
     return found
 
 
@@ -137,6 +148,8 @@ def _named(elements: Iterable[ElementTree.Element], name: str) -> list[ElementTr
 def _pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixels, str]:
     """All images of the file as one array, left there if they lie in one piece or are large; and tifffile's axes."""
     shapes = list(dict.fromkeys(f"{shape_text(s)} ({s.axes}) {s.dtype}" for s in series))
+    if not shapes:
+        raise refusal(path, "no image in it", "a complete image file", "copy it again, or leave it out")
     if len(shapes) != 1:
         seen = f"{len(series)} images of different shape or type: {', '.join(shapes[:4])}"
         raise refusal(path, seen, "one image per file", "save each as a TIFF of its own")
@@ -162,6 +175,7 @@ def _pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixe
         with turn, decoding(path):
             tif.filehandle.open()  # it was closed after the last part
             try:
+                _refuse_lost(first.pages[number], path)
                 return first.pages[number].asarray().reshape((1,) * len(before) + page)
             finally:
                 tif.filehandle.close()
@@ -171,11 +185,20 @@ def _pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixe
 
 def _loaded(series: Any, path: Path) -> np.ndarray:
     """Its pixels; refused where they do not fill its shape, of which tifffile only warns."""
+    for page in series.pages:
+        _refuse_lost(page, path)
     pixels = series.asarray()
     if pixels.shape != series.shape or pixels.ndim != len(series.axes):
         seen = f"{shape_text(pixels)} pixels for a shape of {shape_text(series)}"
         raise refusal(path, seen, "a complete image file", "copy it again, or open it in Fiji and save it as TIFF")
     return pixels
+
+
+def _refuse_lost(page: Any, path: Path) -> None:
+    """Tiles and strips of no bytes are zeros, if they have no place either; else their number of bytes is lost."""
+    places = zip(page.dataoffsets, page.databytecounts, strict=False) if page is not None else ()
+    if any(at and not count for at, count in places):
+        raise refusal(path, "pixels of 0 bytes", "a complete image file", "copy it again, or leave it out")
 
 
 def _tag_scale(page: Any, imagej: dict[str, Any]) -> tuple[dict[str, float], dict[str, str]]:
