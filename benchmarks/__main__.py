@@ -38,7 +38,7 @@ def main() -> None:
     run.add_argument("--test-images", default=40, type=int, help="of each simulated set")
     run.add_argument("--limit", default="1h", type=duration, help="a method is ended after so long")
     run.add_argument("--checkout", default="", help="folder of the authors' code, github.com/krulllab/COSDD")
-    run.add_argument("--results", default="table", help="file of the rows, another one for each budget: table_long")
+    run.add_argument("--results", default="table", choices=["table", "table_long"], help="file, one for each budget")
     environment = verbs.add_parser("environment", help="make the environment of some methods")
     environment.add_argument("name")
     asked = parser.parse_args()
@@ -62,7 +62,9 @@ def main() -> None:
 
 def _command(asked: argparse.Namespace) -> str:
     """What makes all rows of such a table, whichever were missing this time."""
-    return f"python -m benchmarks run --clock {asked.clock} --seeds {asked.seeds} --test-images {asked.test_images}"
+    longer = "" if asked.results == "table" else f" --budget {asked.budget:g}s --results {asked.results}"
+    terms = f"--clock {asked.clock} --seeds {asked.seeds} --test-images {asked.test_images}"
+    return f"python -m benchmarks run {terms}{longer}"
 
 
 def _fault(error: InputError) -> int:

@@ -169,6 +169,15 @@ def test_what_anybody_sees_in_two_small_frames_is_not_called_white():
         found = inspect_samples(frames[:, None].astype(np.float32))
         assert found.axis == axis
         assert found.verdict.startswith(f"perhaps correlated along {axis} (+0.6")
+        assert not found.sure
+
+
+@pytest.mark.parametrize("edge", [64, 256])
+def test_texture_that_runs_in_one_direction_is_no_noise_along_it(edge):
+    rng = np.random.default_rng(3)
+    texture = ndimage.gaussian_filter(rng.normal(size=(6, edge, edge)), (0, 1, 2))
+    for image in texture / texture.std() * 100 + rng.normal(size=texture.shape) * 10:
+        assert one_frame(1000 + image).axis == "none"
 
 
 def test_answer_repeats_and_becomes_json_and_words():

@@ -171,8 +171,9 @@ def test_nothing_known_is_not_a_pixel_size_of_1(tmp_path):
     images.write(tmp_path / "a.zarr", np.eye(8), like=Image(np.eye(8), "YX"))
     assert images.read(tmp_path / "a.zarr").pixel_size == {}
     path = store_04(tmp_path / "b.zarr", sample("ZYX").data, "ZYX")
-    change(path / ".zattrs", multiscales__0__datasets__0__coordinateTransformations=[])
-    assert images.read(path).pixel_size == {}
+    for steps in ([], [{"type": "identity"}], [{"type": "translation", "translation": [1.0, 2.0, 3.0]}]):
+        change(path / ".zattrs", multiscales__0__datasets__0__coordinateTransformations=steps)
+        assert images.read(path).pixel_size == {}
 
 
 def test_chunks_that_were_not_written_hold_the_fill_value(tmp_path):

@@ -50,7 +50,7 @@ def without_checksum(file: bytes) -> bytes:
     """A model file as those of format 3, without a checksum of the header: what is changed is found by other checks."""
     length = int.from_bytes(file[:8], "little")
     header = json.loads(file[8 : 8 + length])
-    del header["__metadata__"]["header_crc32"]
+    del header["__metadata__"]["crc32_of_header"]
     header["__metadata__"]["format_version"] = "3"
     text = json.dumps(header, separators=(",", ":")).encode()
     return len(text).to_bytes(8, "little") + text + file[8 + length :]

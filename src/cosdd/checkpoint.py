@@ -20,8 +20,8 @@ from cosdd.data import Statistics
 from cosdd.errors import InputError, brief
 from cosdd.model import COSDD, BlindRow, build
 
-FORMAT_VERSION = 4  # 4: model.refine
-CHECKED = 4  # format since which both checksums are there
+FORMAT_VERSION = 5  # 4: model.refine; 5: a checksum of the header
+CHECKED = 5  # format since which both checksums are there
 OLDEST = 2  # format that is still read
 LARGEST_STRIDE = 1024  # small images are padded to one pixel of the coarsest level, which must not ask for any memory
 FEW_STEPS = 300  # of training: below this no method has learned much

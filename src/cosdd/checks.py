@@ -82,7 +82,7 @@ def examine(
     along, across = (np.stack([_correlation(residual[:, c], where) for c in channels]) for where in (-1, -2))
     curves = [_by_brightness(noisy[:, c], denoised[:, c], residual[:, c]) for c in channels]
     worst = int(np.argmax([np.abs(bias / spread).max() for _, bias, spread in curves]))
-    floor = noisefloor.measure(list(noisy), -1)
+    floor = noisefloor.measure(list(noisy), None if noise_axis == "none" else -1)
     noise = None if floor is None else _noise(floor, denoised)
     checks = [
         _removed(floor, noise, residual, variance),
@@ -242,7 +242,7 @@ def _axis(found: inspection.Inspection, noise_axis: str) -> Check:
             "independent pixels would do"
         )
         return Check(question, "yellow", 0.5, answer)
-    light: Light = "yellow" if noise_axis == "z" else "red"  # z is not looked at
+    light: Light = "yellow" if noise_axis == "z" or not found.sure else "red"  # z is not looked at
     answer = f"the noisy image shows noise along {found.axis}, the model was trained for {noise_axis}"
     return Check(question, light, 0.0, f"{answer}: train again with --noise-axis {found.axis}")
 

@@ -35,8 +35,8 @@ _SHAPES = {
 _UNCONFIRMED = 3.0  # times the part that the finest scale does not confirm
 _SHARED = 1.0  # times what the other axis shows too: texture has no axis
 _TEXTURE = 0.1  # at most: more than this along both axes is noise that is correlated along both
-_CERTAIN = 3.0  # standard errors, for two axes and seven shapes tried
-_PLAIN = 0.5  # at lag 1, and three standard errors: what anybody sees
+CERTAIN = 3.0  # standard errors, for two axes and seven shapes tried
+_PLAIN = 0.5  # at lag 1: what anybody sees
 _MATTERS = 0.02  # correlations below this change nothing for a denoiser
 
 
@@ -50,14 +50,15 @@ class Correlation:
     best: str = ""  # the most significant shape
     strength: float = 0.0
     significance: float = 0.0
+    of_next_pixel: float = 0.0  # significance, if there were many regions: with few, one of them may decide
 
     def matters(self) -> bool:
         large = abs(self.strength) > _MATTERS or (self.best == "offset" and self.ratio > 2)
-        return large and self.significance > _CERTAIN
+        return large and self.significance > CERTAIN
 
     def is_plain(self) -> bool:
-        """Is it plain to see, if not beyond doubt? Of few flat places, one may decide."""
-        return bool(abs(self.value[0]) > max(_PLAIN, 1.5 * self.interval[0]))
+        """Is it plain to see, and only of too few flat places to be beyond doubt?"""
+        return bool(abs(self.value[0]) > _PLAIN and self.of_next_pixel > CERTAIN)
 
     def comb(self) -> float | None:
         """The lag, from 3 on, that stands out from both its neighbours: pixels that share an amplifier, say."""
@@ -173,19 +174,20 @@ def _correlation(excerpts: Sequence[Excerpt], axis: str) -> Correlation:
     )
 
 
-def _score(value: float, confirmed: float, scatter: np.ndarray, other: float) -> float:
+def _score(value: float, confirmed: float, scatter: np.ndarray, other: float) -> tuple[float, float]:
     """Standard errors left after doubts: what the predictions find, what the finest scale finds, the regions'
-    parts (regions,) of the error, and what the other axis shows. Few regions count as in Student's t."""
+    parts (regions,) of the error, and what the other axis shows. Few regions count as in Student's t; and then as if
+    they were many."""
     squares, sign = float((scatter**2).sum()), float(np.sign(value))
     if not squares > 0:
-        return 0.0
+        return 0.0, 0.0
     # They sum up to zero: as many as count are free, but for one.
     freedom = max(squares**2 / float((scatter**4).sum()) - 1, 0.5)
     squares *= 1 + 1 / freedom
     shared = min(_SHARED * max(0.0, sign * other), _TEXTURE)
     doubt = _UNCONFIRMED * max(0.0, sign * (value - confirmed)) + shared
     t = (abs(value) - doubt) / np.sqrt(squares)
-    return float(np.sign(t) * np.sqrt(freedom * np.log1p(t**2 / freedom)))
+    return float(np.sign(t) * np.sqrt(freedom * np.log1p(t**2 / freedom))), float(t)
 
 
 def correlations(excerpts: Sequence[Excerpt], axes: Sequence[str]) -> dict[str, Correlation]:
@@ -194,6 +196,7 @@ def correlations(excerpts: Sequence[Excerpt], axes: Sequence[str]) -> dict[str, 
     for a, c in along.items():
         other = along.get("y" if a == "x" else "x")
         scores = {n: _score(*s, other.shapes[n][1] if other else 0.0) for n, s in c.shapes.items()}
-        best = max(scores, key=lambda name: scores[name])
-        along[a] = replace(c, best=best, strength=float(c.shapes[best][0]), significance=scores[best])
+        best = max(scores, key=lambda name: scores[name][0])
+        significance = {"significance": scores[best][0], "of_next_pixel": scores["next pixel"][1]}
+        along[a] = replace(c, best=best, strength=float(c.shapes[best][0]), **significance)
     return along

@@ -174,9 +174,12 @@ def from_array(array: np.ndarray, axes: str | None = None) -> Image:
 
     Raises InputError where the axes are unclear or do not fit, and for what is no array, or one that is masked.
     """
-    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+    if any(np.ma.is_masked(one) for one in (array if isinstance(array, list | tuple) else [array])):
         raise refusal(None, "masked pixels", "all of them", "fill them, or cut the image to what is known")
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except ValueError:  # lists of unequal lengths
+        raise refusal(None, "parts of different shape", "an array", "give each image by itself") from None
     if array.dtype.kind in "OSU":
         seen = f"{shape_text(array)} of type {array.dtype}" if array.ndim else f"a {type(array.item()).__name__}"
         raise refusal(None, seen, "an array of numbers, an Image, or a path", "give one of those")
@@ -403,12 +406,13 @@ def _read_png(path: Path, given: str | None) -> Image:
         raise refusal(path, "cannot be read: not a PNG file", "a complete image file", "copy it again, or leave it out")
     tiff.refuse_bomb(path, math.prod(int.from_bytes(head[at : at + 4], "big") for at in (16, 20)))
     content = path.read_bytes()
-    data, animated = imagecodecs.png_decode(content), b"acTL" in content[: max(0, content.find(b"IDAT"))]
+    data = imagecodecs.png_decode(content)
     if data.ndim == 3 and data.shape[-1] in (2, 4):
         if (data[..., -1] != np.iinfo(data.dtype).max).any():
             raise refusal(path, "transparent pixels", "opaque grey or RGB", "save it without alpha channel")
         data = data[..., 0] if data.shape[-1] == 2 else data[..., :3]
     axes = "YXC"[: data.ndim] if given is None else given_axes(given, data, path)
+    animated = b"acTL" in content[: content.find(b"IDAT")]
     return Image(data, axes, remarks=("an animation: its first frame is read",) if animated else ())
 
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from cosdd import lazy
 from cosdd.axes import Image
-from cosdd.correlation import Correlation, blocks, correlations
+from cosdd.correlation import CERTAIN, Correlation, blocks, correlations
 from cosdd.errors import InputError
 from cosdd.excerpts import Excerpt, finest, flatness, flattest, upright, windows
 from cosdd.lazy import Pixels
@@ -58,6 +58,11 @@ class Inspection:
     interval: dict[str, list[float]]
     verdict: str
     evidence: Evidence
+
+    @property
+    def sure(self) -> bool:
+        """Is the axis beyond doubt? Where it is only plain to see in very few places, it is taken all the same."""
+        return self.axis == "none" or self.evidence.significance[self.axis] > CERTAIN
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, lists and strings; keys as the fields."""

@@ -99,10 +99,11 @@ def other_axis(frames: Pixels, noise_axis: str) -> str:
     if len(spatial) < 2 or min(some[0].shape[1:]) < inspection.SHORTEST:
         return ""
     try:
-        found = inspection.inspect_samples(np.stack(some), spatial).axis
+        seen = inspection.inspect_samples(np.stack(some), spatial)
     except InputError:  # no noise, or not a number
         return ""
-    if found in ("none", noise_axis):
+    found = seen.axis
+    if found in ("none", noise_axis) or not seen.sure:
         return ""
     learned = "white noise" if noise_axis == "none" else f"noise along {noise_axis}"
     return (

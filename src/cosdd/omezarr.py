@@ -103,16 +103,16 @@ def read(path: Path) -> Store:
     axes = [letters.get(axis.get("type", "")) or str(axis["name"]).upper() for axis in image["axes"]]
     scale = np.ones(data.ndim)
     steps = (*level.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ()))
-    for step in steps:
-        if step["type"] == "scale" and "scale" in step:
-            scale = scale * np.asarray(step["scale"], float).reshape(data.ndim)
+    scales = [step["scale"] for step in steps if step["type"] == "scale" and "scale" in step]
+    for one in scales:
+        scale = scale * np.asarray(one, float).reshape(data.ndim)
     unit = [str(axis.get("unit") or "") for axis in image["axes"]]
     channels = _omero(ome)
     return Store(
         data,
         "".join(axis if len(axis) == 1 else "?" for axis in axes),
         # 1 without a unit is what is written where nothing is known
-        tuple(float(s) if steps and (u or s != 1) else None for s, u in zip(scale, unit, strict=True)),
+        tuple(float(s) if scales and (u or s != 1) else None for s, u in zip(scale, unit, strict=True)),
         tuple(unit),
         tuple(str(channel.get("label", "")) for channel in channels),
         Metadata(

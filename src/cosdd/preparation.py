@@ -132,7 +132,7 @@ def _clearest(seen: Sequence[tuple[Image, Inspection]]) -> tuple[Image, Inspecti
         return seen[0]
     total = dict.fromkeys((found.axis for _, found in along), 0.0)
     for _, found in along:
-        total[found.axis] += found.evidence.significance[found.axis]
+        total[found.axis] += max(0.0, found.evidence.significance[found.axis])
     axis = max(total, key=lambda axis: total[axis])
     return max((pair for pair in along if pair[1].axis == axis), key=lambda pair: pair[1].evidence.significance[axis])
 

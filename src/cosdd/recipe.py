@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cosdd import __version__, images
-from cosdd.errors import InputError
+from cosdd.errors import InputError, refusal
 
 PIECES, PIECE = 64, 4096  # bytes of a file that stand for it
 WITHOUT_EFFECT = ("tile", "save_samples")  # on the pixels of a result
@@ -97,7 +97,7 @@ def fingerprint(path: Path) -> str:
             found.update(f"{file.relative_to(path)} {file.stat().st_size}\n".encode("utf-8", "replace"))
         for file in files[:: -(-len(files) // PIECES)] if files else []:
             if not file.is_file():
-                raise InputError(f"{file}: a pipe or a device; expected an image file; leave it out")  # it would wait
+                raise refusal(file, "a pipe or a device", "an image file", "leave it out")  # it would wait
             size = file.stat().st_size
             count = max(1, PIECES // len(files))
             with file.open("rb") as content:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,7 +50,9 @@ class Settings:
         for name, value in vars(self).items():
             usual = self.__dataclass_fields__[name].default
             truth = isinstance(usual, bool)
-            if value is not usual and (isinstance(value, bool) != truth or not isinstance(value, Integral)):
+            if isinstance(value, np.bool_ | np.integer):
+                object.__setattr__(self, name, value.item())
+            elif value is not usual and (isinstance(value, bool) != truth or not isinstance(value, int)):
                 raise InputError(f"{name} is {value!r:.40}, expected {'True or False' if truth else 'a whole number'}")
         if self.samples is not None and self.samples < 1:
             raise InputError(f"samples is {self.samples}: at least 1 is needed")

@@ -314,7 +314,8 @@ class _Partner:
         return self.planes[number].astype(np.float32)
 
     def noisy(self, number: int) -> np.ndarray:
-        rng, scale = np.random.default_rng((*self.seed, number)), np.float32(self.scale)
+        rng = np.random.default_rng((*self.seed, number))
+        scale = np.float32(self.scale)
         with np.errstate(over="ignore", invalid="ignore"):
             noisy = self.recipe(self.clean(number) / scale, rng, **self.options) * scale
         if not np.isfinite(noisy).all():

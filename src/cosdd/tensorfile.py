@@ -3,8 +3,8 @@
 The format is that of the safetensors library, which writes it here. Reading is done by hand, because a library that
 maps the file into memory changes its weights, or crashes, where somebody writes to the file meanwhile.
 
-The header holds two checksums: `crc32` of the names and numbers of the tensors, and `header_crc32` of what the header
-says besides, however it is spelt, so that a library may write it again. Files of before there were any have none.
+The header holds two checksums: `crc32` of the names and numbers of the tensors, and `crc32_of_header` of what it says
+besides, however that is spelt, so that a library may write it again. Files of before there were any have none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor
 from cosdd import writing
 
 LARGEST_HEADER = 2**23  # bytes; ours are some hundred thousand
-CHECKSUMS = ("crc32", "header_crc32")
+CHECKSUMS = ("crc32", "crc32_of_header")
 _KINDS = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -89,7 +89,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     content = memoryview(to_bytes(plain, said))
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(bytes(content[8:start]))
-    header["__metadata__"] = said | {"header_crc32": _of_header(header)}
+    header["__metadata__"] = said | {"crc32_of_header": _of_header(header)}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # as the format has it: tensors begin at a multiple of eight
     with writing.whole(path) as part, part.open("wb") as file:
@@ -118,7 +118,7 @@ def opened(path: Path) -> Iterator[Contents]:
                 raise ValueError("another length")
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             raise Damaged("its header does not describe it: cut off?") from None
-        if metadata.get("header_crc32", found) != found:
+        if metadata.get("crc32_of_header", found) != found:
             raise Damaged("its header is not the one that was written: copy it again")
         yield Contents(metadata, entries, file, before, 8 + length)
 
@@ -145,7 +145,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 def _of_header(header: dict) -> str:
     """Of all that it says, but for its own checksum."""
-    said = {name: text for name, text in (header.get("__metadata__") or {}).items() if name != "header_crc32"}
+    said = {name: text for name, text in (header.get("__metadata__") or {}).items() if name != "crc32_of_header"}
     return f"{zlib.crc32(json.dumps(header | {'__metadata__': said}, sort_keys=True).encode()):08x}"
 
 

@@ -103,8 +103,10 @@ def _ome_elements(tif: tifffile.TiffFile, path: Path, pages: int) -> list[Elemen
         if name and (Path(name).name != name or "\\" in name):
             raise refusal(path, f"its OME-XML names the file {name:.80}", "files of the same folder", "save it again")
     files = {element.get("FileName") for element in elements}  # and one of None, which is this
-    sizes = [[pixels.get(f"Size{a}", "") for a in "TCZ"] for pixels in _named(elements, "Pixels")]
-    planes = sum(math.prod(int(size) for size in of_one if size.isdecimal()) for of_one in sizes)
+    planes = 0
+    for pixels in (element for element in elements if element.tag.endswith("Pixels")):  # as tifffile finds them
+        with suppress(ValueError):
+            planes += math.prod(int(pixels.get(f"Size{axis}", 1)) for axis in "TCZ")
     if planes > max(MOST_PLANES, FAR_MORE_PLANES * pages * len(files)):
         seen = f"its OME-XML tells of {planes:.6g} planes, in a file of {pages}"
         raise refusal(path, seen, "as many as there are", "open it in Fiji and save it as TIFF")
@@ -122,7 +124,7 @@ def _differences(tif: tifffile.TiffFile, ome: list[ElementTree.Element], pages: 
     kinds = [_OME_SPELLINGS.get(one["Type"], one["Type"]) for one in said]
     if said and str(page.dtype) not in kinds and not found:
         found.append(f"its OME-XML says pixels of type {kinds[0]:.20}, its pages hold {page.dtype}, which is taken")
-    planes, kind = sum(len(series.pages) for series in tif.series), tif.series[0].kind
+    planes, kind = sum(len(s.pages) for series in tif.series for s in series.levels), tif.series[0].kind
     described = bool(said) or kind in ("shaped", "imagej")
     if described and not found and not any(series.is_multifile for series in tif.series) and planes < pages:
         by = "OME-XML" if said else "description"
@@ -175,8 +177,9 @@ def _pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixe
         with turn, decoding(path):
             tif.filehandle.open()  # it was closed after the last part
             try:
-                _refuse_lost(first.pages[number], path)
-                return first.pages[number].asarray().reshape((1,) * len(before) + page)
+                one = first.pages[number]
+                _refuse_lost(one, path)
+                return one.asarray().reshape((1,) * len(before) + page)
             finally:
                 tif.filehandle.close()
 
