@@ -123,9 +123,10 @@ def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:
                 closest.append(f"- {name}: {best}, {_gap(values[best], values[OURS], score)}.")
     if not measured:
         return ["Our default is not measured yet."]
+    where = f"all {len(measured)} sets" if len(measured) > 1 else "the one set"
     if not fair:
         fair = [
-            f"On all {len(measured)} sets with a reference, no method that sees {NOTHING_MORE} was better than `auto` "
+            f"On {where} with a reference, no method that sees {NOTHING_MORE} was better than `auto` "
             "in the time given. The closest of them, and by how much it is off:",
             "",
             *closest,
