@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -167,9 +168,12 @@ def conditions(entry: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
             alike.setdefault(tuple(dict.fromkeys(methods)), []).append(name)
         which = [f"{', '.join(methods)} on {', '.join(names)}" for methods, names in alike.items()]
         told.append(f"- {_time_on(*terms)}: {'; '.join(which)}.")
-    seeds, tested = len({row["seed"] for row in rows}), sorted({row["protocol"]["tested"] for row in rows})
+    tested = sorted({row["protocol"]["tested"] for row in rows})
+    counts = Counter((row["method"], row["set"]) for row in rows).values()  # of seeds
+    ends = " to ".join(map(str, dict.fromkeys((min(counts), max(counts)))))
+    seeds = f"{ends} seed{'s' if max(counts) > 1 else ''}"
     return [
-        f"`{entry['command']}`, last measured {entry['date']}. {seeds} seed{'s' if seeds > 1 else ''}, "
+        f"`{entry['command']}`, last measured {entry['date']}. {seeds} each, "
         f"{' or '.join(map(str, tested))} test images of each simulated set, {EDGE} pixels wide. Bold: the best of "
         f"those that see {NOTHING_MORE}. An empty cell was not measured. Methods that learn were trained for:",
         "",
