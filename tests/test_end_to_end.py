@@ -160,10 +160,13 @@ def test_scores_never_replace_an_image(stack, tmp_path, capsys):
 
 
 def test_dtype_same_rounds_clips_and_says_so(trained, stack, tmp_path, capsys):
-    _, model = trained
-    assert cosdd("denoise", model, stack, "-o", tmp_path, "--samples", 2, "--dtype", "same") == 0
+    method, model = trained
+    assert cosdd("denoise", model, stack, "-o", tmp_path, "--samples", 2, "--tile", 32, "--dtype", "same") == 0
     assert tifffile.imread(tmp_path / "my stack.tif").dtype == np.uint16
-    assert "rounded" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "rounded" in told
+    for option in ("--samples", "--tile"):
+        assert (f"note: {option} changes nothing" in told) == (method == "blind-row")
 
 
 def test_samples_and_direct_denoiser(trained, stack, tmp_path, capsys):
@@ -525,6 +528,7 @@ def test_a_store_goes_through_every_verb(trained, stack, store, tmp_path, capsys
         assert cosdd("inspect", source, "--json") == 0
         found.append(json.loads(capsys.readouterr().out) | {"file": ""})
     assert found[0] == found[1]
+    assert found[0]["notes"] == []
     assert cosdd("report", model, store, "-o", tmp_path / "r.html") == 0
     assert cosdd("evaluate", tmp_path / "other" / "my stack.ome.zarr", store, "--frames", "--json") == 0
     assert cosdd("simulate", "stripe", store, "-o", tmp_path / "s") == 0

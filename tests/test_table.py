@@ -276,6 +276,13 @@ def test_the_page_says_first_who_beats_ours():
     assert others[1:3] == ["- bsd400-stripe: N2V, -3.00 dB.", "- bsd400-white: N2V, -0.50 dB."]
 
 
+def test_what_is_said_under_a_picture_is_of_the_seed_that_it_shows(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "PICTURES", tmp_path)
+    (tmp_path / "auto.png").touch()
+    shown = page.gallery([row("auto", page.SHOWN, value, seed) for seed, value in enumerate((24.6, 24.5))])
+    assert "auto: 24.6 dB" in shown[-1]
+
+
 def test_the_page_tells_what_more_time_is_worth_by_the_same_table():
     rows = [row("auto", "bsd400-white", 30.0), row("N2V", "bsd400-white", 29.5)]
     terms = {"tested": 8, "budget": 600.0, "clock": "wall", "cores": 2, "cpu": "c", "amx_bfloat16": False, "gpu": None}

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from cosdd import config
+from cosdd import config, tensorfile
 from cosdd.checkpoint import Checkpoint
 from cosdd.data import Frames, Statistics
 from cosdd.model import COSDD
@@ -50,7 +50,7 @@ def without_checksum(file: bytes) -> bytes:
     """A model file as those of format 3, without a checksum of the header: what is changed is found by other checks."""
     length = int.from_bytes(file[:8], "little")
     header = json.loads(file[8 : 8 + length])
-    del header["__metadata__"]["crc32_of_header"]
+    del header["__metadata__"][tensorfile.OF_HEADER]
     header["__metadata__"]["format_version"] = "3"
     text = json.dumps(header, separators=(",", ":")).encode()
     return len(text).to_bytes(8, "little") + text + file[8 + length :]

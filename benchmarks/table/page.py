@@ -241,7 +241,7 @@ def gallery(rows: Sequence[Row]) -> list[str]:
     """The pictures that the run left, clean first, with the updates that a method had made."""
     captions = {"clean": "clean"}
     for row in rows:
-        if row["set"] == SHOWN:
+        if row["set"] == SHOWN and row["seed"] == 0:  # as the pictures
             after = f", {row['steps']:,} updates" if row.get("steps") else ""
             captions |= {e: f"{e}: {v['psnr']:.1f} dB{after}" for e, v in row.get("scores", {}).items()}
     there = [name for name in captions if (PICTURES / f"{slug(name)}.png").exists()]

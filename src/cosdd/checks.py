@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from cosdd import data, inspection, likeness, noisefloor, outliers
+from cosdd import config, data, inspection, likeness, noisefloor, outliers
 from cosdd.axes import Image
 from cosdd.checkpoint import FEW_STEPS
 from cosdd.data import Statistics
@@ -70,7 +70,7 @@ def examine(
     std: posterior standard deviation, where there is one. noise_axis: "x", "y", "z" or "none" (then x).
     inspected: what `inspect` found in the noisy file. steps: of the training.
     """
-    axis = {"x": -1, "y": -2, "z": -3, "none": -1}[noise_axis]
+    axis = config.AXIS[noise_axis]
     alike = likeness.compare(noisy, trained_on, leave_out=True)
     defects = outliers.measure(data.pieces([noisy], 1 << 20))
     noisy = np.stack([defects.without(image) for image in noisy])  # what they were replaced by is no noise

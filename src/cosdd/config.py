@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from cosdd.errors import InputError, brief
 
 NoiseAxis = Literal["x", "y", "z", "none"]
+AXIS = {"x": -1, "none": -1, "y": -2, "z": -3}  # of an array (..., z, y, x)
 Method = Literal["auto", "blind-row", "cosdd"]
 METHODS: tuple[str, ...] = get_args(Method)
 Preset = Literal["tiny", "fast", "small", "large"]

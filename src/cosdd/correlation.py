@@ -197,6 +197,6 @@ def correlations(excerpts: Sequence[Excerpt], axes: Sequence[str]) -> dict[str, 
         other = along.get("y" if a == "x" else "x")
         scores = {n: _score(*s, other.shapes[n][1] if other else 0.0) for n, s in c.shapes.items()}
         best = max(scores, key=lambda name: scores[name][0])
-        significance = {"significance": scores[best][0], "of_next_pixel": scores["next pixel"][1]}
-        along[a] = replace(c, best=best, strength=float(c.shapes[best][0]), **significance)
+        strength, next_pixel = float(c.shapes[best][0]), scores["next pixel"][1]
+        along[a] = replace(c, best=best, strength=strength, significance=scores[best][0], of_next_pixel=next_pixel)
     return along

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosdd import device, images, lazy, noisefloor
+from cosdd import config, device, images, lazy, noisefloor
 from cosdd.axes import AXES, Image
 from cosdd.checkpoint import Checkpoint
 from cosdd.errors import InputError
@@ -136,7 +136,7 @@ def _of_another_kind(checkpoint: Checkpoint, frames: Pixels) -> str | None:
 @torch.inference_mode()
 def _noisy(checkpoint: Checkpoint, frames: Pixels) -> str | None:
     """Does the middle of the first frame hold, across the rows, about the noise that is to be added to it?"""
-    axis = {"x": -1, "y": -2, "z": -3, "none": -1}[checkpoint.settings.model.noise_axis]
+    axis = config.AXIS[checkpoint.settings.model.noise_axis]
     middle = tuple(slice(max(0, (n - LOOKED_AT) // 2), (n + LOOKED_AT) // 2) for n in frames.shape[2:])
     piece = np.asarray(frames[(slice(0, 1), slice(None), *middle)])
     with np.errstate(over="ignore", invalid="ignore"):  # of images far from what the model knows

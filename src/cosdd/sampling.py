@@ -50,7 +50,7 @@ class Settings:
         for name, value in vars(self).items():
             usual = self.__dataclass_fields__[name].default
             truth = isinstance(usual, bool)
-            if isinstance(value, np.bool_ | np.integer):
+            if isinstance(value, np.bool_ | np.integer):  # a recipe is JSON, which has Python's own
                 object.__setattr__(self, name, value.item())
             elif value is not usual and (isinstance(value, bool) != truth or not isinstance(value, int)):
                 raise InputError(f"{name} is {value!r:.40}, expected {'True or False' if truth else 'a whole number'}")

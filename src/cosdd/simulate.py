@@ -274,7 +274,9 @@ def write_all(
     if not _FULL_SCALE[0] <= scale <= _FULL_SCALE[1]:
         expected = " to ".join(f"{end:g}" for end in _FULL_SCALE)
         raise InputError(f"full scale is {scale:g}, expected more than 0 ({expected}): say it with --full-scale")
-    targets = [tuple(images.output_path(path, folder / part) for part in ("noisy", "clean")) for path in paths]
+    targets = [
+        (images.output_path(path, folder / "noisy"), images.output_path(path, folder / "clean")) for path in paths
+    ]
     if len(set(targets)) < len(paths):
         raise InputError("two of the files have one name: simulate them into folders of their own")
     for existing in (path for path in (folder / SUMMARY, *(p for pair in targets for p in pair)) if path.exists()):

@@ -26,7 +26,7 @@ from torch import Tensor
 from cosdd import writing
 
 LARGEST_HEADER = 2**23  # bytes; ours are some hundred thousand
-CHECKSUMS = ("crc32", "crc32_of_header")
+OF_TENSORS, OF_HEADER = CHECKSUMS = ("crc32", "crc32_of_header")
 _KINDS = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -77,7 +77,7 @@ class Contents:
         now = os.fstat(self.file.fileno())
         if (now.st_mtime_ns, now.st_size) != (self.before.st_mtime_ns, self.before.st_size):
             raise Damaged("it was written while it was read: try again")
-        if self.metadata.get("crc32", _checksum(read)) != _checksum(read):
+        if self.metadata.get(OF_TENSORS, _checksum(read)) != _checksum(read):
             raise Damaged("its numbers are not those that were written: copy it again")
         return read
 
@@ -85,11 +85,11 @@ class Contents:
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write the file; it appears whole or not at all. Raises InputError where it cannot be written."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    said = dict(metadata) | {"crc32": _checksum(plain)}
+    said = dict(metadata) | {OF_TENSORS: _checksum(plain)}
     content = memoryview(to_bytes(plain, said))
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(bytes(content[8:start]))
-    header["__metadata__"] = said | {"crc32_of_header": _of_header(header)}
+    header["__metadata__"] = said | {OF_HEADER: _of_header(header)}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # as the format has it: tensors begin at a multiple of eight
     with writing.whole(path) as part, part.open("wb") as file:
@@ -118,7 +118,7 @@ def opened(path: Path) -> Iterator[Contents]:
                 raise ValueError("another length")
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             raise Damaged("its header does not describe it: cut off?") from None
-        if metadata.get("crc32_of_header", found) != found:
+        if metadata.get(OF_HEADER, found) != found:
             raise Damaged("its header is not the one that was written: copy it again")
         yield Contents(metadata, entries, file, before, 8 + length)
 
@@ -145,7 +145,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 def _of_header(header: dict) -> str:
     """Of all that it says, but for its own checksum."""
-    said = {name: text for name, text in (header.get("__metadata__") or {}).items() if name != "crc32_of_header"}
+    said = {name: text for name, text in (header.get("__metadata__") or {}).items() if name != OF_HEADER}
     return f"{zlib.crc32(json.dumps(header | {'__metadata__': said}, sort_keys=True).encode()):08x}"
 
 

@@ -99,14 +99,15 @@ def _ome_elements(tif: tifffile.TiffFile, path: Path, pages: int) -> list[Elemen
     if "<!DOCTYPE" in text or "<!ENTITY" in text:  # nothing OME needs, and the way in which XML grows or reaches out
         raise refusal(path, "its OME-XML declares entities", "plain OME-XML", "save it again, e.g. with Fiji")
     elements = list(ElementTree.fromstring(text).iter())  # nosec B314
-    for name in (element.get("FileName") for element in elements):
+    files = {element.get("FileName") for element in elements}  # None is this one
+    for name in files:
         if name and (Path(name).name != name or "\\" in name):
             raise refusal(path, f"its OME-XML names the file {name:.80}", "files of the same folder", "save it again")
-    files = {element.get("FileName") for element in elements}  # and one of None, which is this
     planes = 0
-    for pixels in (element for element in elements if element.tag.endswith("Pixels")):  # as tifffile finds them
-        with suppress(ValueError):
-            planes += math.prod(int(pixels.get(f"Size{axis}", 1)) for axis in "TCZ")
+    for element in elements:
+        if element.tag.endswith("Pixels"):  # so tifffile finds and reads them
+            with suppress(ValueError):
+                planes += math.prod(int(element.get(f"Size{axis}", 1)) for axis in "TCZ")
     if planes > max(MOST_PLANES, FAR_MORE_PLANES * pages * len(files)):
         seen = f"its OME-XML tells of {planes:.6g} planes, in a file of {pages}"
         raise refusal(path, seen, "as many as there are", "open it in Fiji and save it as TIFF")

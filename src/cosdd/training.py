@@ -150,7 +150,7 @@ def start(settings: config.Config, frames: Frames) -> Run:
 
 def noise_variance(frames: Frames, edges: tuple[int, ...], settings: config.Config) -> Tensor | None:
     """That of each channel on the crops of `validate`, normalised; None where too few rows or texture hide it."""
-    axis = {"x": -1, "y": -2, "z": -3, "none": None}[settings.model.noise_axis]
+    axis = config.AXIS[settings.model.noise_axis]
     crops = frames.validation_crops(settings.train.seed, VALIDATION_CROPS, edges)
     whole = [crop for crop in crops if np.isfinite(crop).all()]
     floor = noisefloor.measure(whole, axis) if whole and frames.dimensions > 1 else None

@@ -26,13 +26,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from cosdd.config import AXIS
 from cosdd.errors import InputError
 from cosdd.model import wiener
 from cosdd.model.layers import fill_missing
 from cosdd.model.rownoise import RowNoise
 from cosdd.model.unet import UNet
 
-AXIS = {"x": -1, "none": -1, "y": -2, "z": -3}
 NUGGET = 1e-5
 UNKNOWN = 1e4  # variance of the noise of a pixel that is missing: its value says nothing
 
