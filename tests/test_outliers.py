@@ -65,6 +65,18 @@ def test_planes_of_a_volume_and_channels_are_looked_at_one_by_one():
     assert np.abs(outliers.measure([volume]).without(volume)).max() < 6
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(3, 3), (5, 8), (40, 31)])
+def test_neighbours_of_all_pixels_are_those_of_each(shape, dtype):
+    plane = np.random.default_rng(0).integers(0, 50, shape).astype(dtype)
+    for lines in (slice(0, shape[0]), slice(1, shape[0] - 1), slice(shape[0] - 1, shape[0])):
+        y, x = np.indices((lines.stop - lines.start, shape[1])).reshape(2, -1)
+        one_by_one = outliers._neighbours(plane, y + lines.start, x)
+        for each, all_of_them in zip(one_by_one, outliers._everywhere(plane, lines), strict=True):
+            assert all_of_them.dtype == each.dtype
+            np.testing.assert_array_equal(all_of_them.ravel(), each)
+
+
 def test_strips_do_not_matter(monkeypatch):
     images = np.random.default_rng(6).normal(0, 1, (1, 97, 101))
     images[0, ::9, ::7] += 50

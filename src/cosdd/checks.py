@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from cosdd import config, data, inspection, likeness, noisefloor, outliers
+from cosdd import config, inspection, likeness, noisefloor
 from cosdd.axes import Image
 from cosdd.checkpoint import FEW_STEPS
 from cosdd.data import Statistics
@@ -72,7 +72,8 @@ def examine(
     """
     axis = config.AXIS[noise_axis]
     alike = likeness.compare(noisy, trained_on, leave_out=True)
-    defects = outliers.measure(data.pieces([noisy], 1 << 20))
+    defects = alike.defects
+    assert defects is not None
     noisy = np.stack([defects.without(image) for image in noisy])  # what they were replaced by is no noise
     noisy = np.moveaxis(noisy.astype(np.float64), axis, -1)
     denoised = np.moveaxis(denoised.astype(np.float64), axis, -1)

@@ -130,7 +130,7 @@ def denoise(
 
         def made(numbers: Iterator[int]) -> Iterator[outputs.Frame | float]:
             with about(path):
-                yield from outputs.by_name(denoiser.stream(frames, asked, numbers), wanted)
+                yield from outputs.by_name(denoiser.stream(frames, asked, numbers, like.defects), wanted)
 
         if team is None:
             fill = outputs.here(made)

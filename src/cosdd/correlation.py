@@ -87,8 +87,9 @@ def blocks(a: np.ndarray, b: np.ndarray, lag: int, edges: tuple[int, int]) -> np
         product = (product + b[..., : length - lag] * a[..., lag:]) / 2
     rows, columns = (np.arange(0, size, edge) for size, edge in zip(a.shape[-2:], edges, strict=True))
     inside = columns[columns < length - lag]
-    sums = np.add.reduceat(np.add.reduceat(product, inside, -1), rows, -2).astype(np.float64)
-    return np.pad(sums, ((0, 0), (0, 0), (0, len(columns) - len(inside)))).ravel()
+    sums = np.zeros((*product.shape[:-2], len(rows), len(columns)))  # 0 where no pixel has a partner
+    sums[..., : len(inside)] = np.add.reduceat(np.add.reduceat(product, inside, -1), rows, -2)
+    return sums.ravel()
 
 
 def _errors(noise: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

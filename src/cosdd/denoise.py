@@ -26,6 +26,7 @@ from cosdd.lazy import Pixels
 from cosdd.likeness import Likeness
 from cosdd.model import COSDD, BlindRow
 from cosdd.model.quick import quick
+from cosdd.outliers import Outliers
 from cosdd.progress import out
 from cosdd.sampling import Sampling, Settings
 
@@ -169,7 +170,7 @@ class Denoiser:
             warnings.warn(like.answer, stacklevel=2)
         means, stds, kept, taken = [], [], [], []
         with errors.about(image.path):
-            for frame in self.stream(frames, settings):
+            for frame in self.stream(frames, settings, defects=like.defects):
                 if not isinstance(frame, Result):
                     if progress:
                         progress(frame)
@@ -293,11 +294,16 @@ class Denoiser:
 
     @torch.inference_mode()
     def stream(
-        self, frames: Pixels, settings: Settings, which: Iterable[int] | None = None
+        self,
+        frames: Pixels,
+        settings: Settings,
+        which: Iterable[int] | None = None,
+        defects: Outliers | None = None,
     ) -> Iterator[Result | float]:
         """Denoise (n, c, *space) frame by frame: yields the share done (float) often, and a Result per frame.
 
         which: the numbers of the frames that are wanted, each asked for when the one before it has been given; all.
+        defects: pixels that stand out, as `likeness` found them; else they are looked for here.
         A Result's arrays are (c, *space), its samples (k, c, *space). Memory does not grow with the number
         of samples: mean and variance are streamed in float32.
         """
@@ -316,11 +322,10 @@ class Denoiser:
             raise InputError("--flips is for blind-row models: this one averages over samples; try more --samples")
         where = device.best()
         network = _prepared(network, where)
-        known = None
-        if self.checkpoint.settings.train.outliers:
-            known = outliers.measure(data.pieces([frames], 1 << 20))
+        if defects is None and self.checkpoint.settings.train.outliers:
+            defects = outliers.measure(data.pieces([frames], 1 << 20))
         for index in range(len(frames)) if which is None else which:
-            x = torch.from_numpy(data.normalise(frames[index : index + 1], statistics, known)).to(where)
+            x = torch.from_numpy(data.normalise(frames[index : index + 1], statistics, defects)).to(where)
             if isinstance(network, BlindRow):
                 yield from self._solved(network, x, index, len(frames), settings)
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from cosdd import data, inspection, outliers
 from cosdd.data import Statistics
 from cosdd.errors import InputError
 from cosdd.lazy import Pixels
+from cosdd.outliers import Outliers
 
 Light = Literal["green", "yellow", "red", "grey"]  # grey: it could not be said
 ENOUGH_PIXELS = 1 << 22  # for a mean and a standard deviation
@@ -30,13 +31,15 @@ class Likeness:
 
     shift: of the mean brightness, in standard deviations of the training images. contrast: by which factor the
     standard deviation is larger or smaller. replaced: share of the pixels that stand out from all their neighbours.
-    other_axis: what is wrong with the direction of the noise, where it can be told; else "".
+    other_axis: what is wrong with the direction of the noise, where it can be told; else "". defects: which pixels
+    stand out; None where nobody asked.
     """
 
     shift: float
     contrast: float
     replaced: float
     other_axis: str = ""
+    defects: Outliers | None = field(default=None, repr=False, compare=False)
 
     @property
     def light(self) -> Light:
@@ -72,12 +75,12 @@ def compare(frames: Pixels, trained_on: Statistics, leave_out: bool) -> Likeness
 
     Raises InputError where they have nothing in common.
     """
-    known, replaced = None, 0.0
+    defects, replaced = None, 0.0
     if leave_out:
         some = data.pieces([frames], 1 << 20)
-        known = outliers.measure(some)
-        replaced = known.share(some)
-    mean, std = data.moments([frames], known, ENOUGH_PIXELS)
+        defects = outliers.measure(some)
+        replaced = defects.share(some)
+    mean, std = data.moments([frames], defects, ENOUGH_PIXELS)
     there, spread = np.asarray(trained_on.mean), np.asarray(trained_on.std)
     shift = float((np.abs(mean - there) / spread).max())
     if shift > NOTHING_ALIKE:
@@ -89,6 +92,7 @@ def compare(frames: Pixels, trained_on: Statistics, leave_out: bool) -> Likeness
         shift=shift,
         contrast=float(np.exp(np.abs(np.log(np.maximum(std, 1e-12) / spread)).max())),
         replaced=replaced,
+        defects=defects,
     )
 
 
