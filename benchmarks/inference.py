@@ -7,8 +7,9 @@ on them. They are not one network: theirs doubles the size in front of the block
 so the floating point operations of a sample are counted and told. ``naive`` is the time that our own network takes if
 it is driven as theirs is.
 
-speed    an image of 512 x 512, the two codes by turns, medians. MMSE-100 is extrapolated: a hundred times one sample of
-         theirs, 12.5 times eight of ours (which counts the first way up of ours more often than it is gone)
+speed    an image of 512 x 512, the two codes by turns, medians; and how long ours looks at an image beforehand.
+         MMSE-100 is extrapolated: a hundred times one sample of theirs, 12.5 times eight of ours (which counts what
+         comes first in ours, the look and the first way up, more often than it is done)
 memory   the mean of 100 samples of that image, and the direct denoiser; each in a process of its own. Eight samples are
          drawn; theirs keeps a hundred until they are averaged, here copies of them, ours keeps none
 large    one sample of theirs and two of ours of a large image, extrapolated as above (of ours too much: eight share
@@ -121,6 +122,7 @@ def jobs(checkout: Path, edge: int, precision: str, only: str = "") -> Jobs:
             "naive": naive,
             "ours": lambda count: model.denoise(noisy, samples=count),
             "our direct": lambda _: model.denoise(noisy, direct=True),
+            "our look": lambda _: model.likeness(noisy[None, None]),
         }
     return found
 
@@ -183,7 +185,7 @@ def apart(asked: argparse.Namespace, who: str, edge: int, samples: int, limit: f
 @torch.inference_mode()
 def speed(asked: argparse.Namespace) -> dict[str, Any]:
     every = jobs(asked.checkout, EDGE, asked.precision)
-    counts = {"theirs": 1, "naive": 1, "ours": SAMPLES, "their direct": 1, "our direct": 1}
+    counts = {"theirs": 1, "naive": 1, "ours": SAMPLES, "their direct": 1, "our direct": 1, "our look": 1}
     taken: dict[str, list[float]] = {name: [] for name in counts}
     for name, count in counts.items():  # warm-up
         every[name](count)
@@ -203,6 +205,7 @@ def speed(asked: argparse.Namespace) -> dict[str, Any]:
         "mmse_100_seconds": {name: _summary(times) for name, times in hundred.items()},
         "times_quicker_than": {name: quicker(hundred[name], hundred["ours"]) for name in ("theirs", "naive")},
         "direct_seconds": {name: _summary(times) for name, times in direct.items()},
+        "look_seconds": _summary(taken["our look"]),
         "direct_times_quicker": quicker(direct["theirs"], direct["ours"]),
         "direct_times_quicker_than_mmse_100": quicker(hundred["theirs"], direct["ours"]),
         "gflop_of_one_sample": {name: operations(lambda name=name: every[name](1)) for name in ("theirs", "naive")},
