@@ -15,6 +15,7 @@ from cosdd.data import Statistics
 from cosdd.denoise import Denoiser, Result, Settings
 from cosdd.errors import InputError
 from cosdd.model import COSDD, build
+from cosdd.model.ladder import Ladder
 
 
 def denoiser(mean=1000.0, std=100.0, **model) -> Denoiser:
@@ -146,13 +147,38 @@ def test_no_two_frames_share_their_latent_noise():
 def test_tiles_equal_the_whole(shape, tile, model):
     """Mean, standard deviation and single samples; to the last digits of float32."""
     net, noisy = denoiser(0.0, 1.0, levels=3, **model), np.random.default_rng(0).normal(size=shape)
-    whole, tiled = (net.denoise(noisy, samples=3, save_samples=2, tile=edge) for edge in (1000, tile))
+    whole, tiled = (net.denoise(noisy, samples=7, save_samples=2, tile=edge) for edge in (1000, tile))
     for one, other in ((tiled.mean, whole.mean), (tiled.std, whole.std), (tiled.samples, whole.samples)):
         assert one is not None
         np.testing.assert_allclose(one, other, atol=1e-5 * np.ptp(whole.mean))
     direct = [net.denoise(noisy, direct=True, tile=edge).mean for edge in (1000, tile)]
     np.testing.assert_allclose(*direct, atol=1e-5 * np.ptp(direct[0]))
     assert len(set(np.round(whole.mean, 5).ravel())) > 100
+
+
+@pytest.mark.filterwarnings("ignore:these images are not like")
+def test_how_many_samples_are_enough_does_not_depend_on_the_tiles():
+    """Only the pixels of the image count: what tiles see beyond it differs from tile to tile."""
+    net, base = denoiser(0.0, 1.0), np.random.default_rng(3).normal(size=(17, 19))
+    noisy = base * np.linspace(0.16, 0.24, 8).reshape(-1, 1, 1)
+    whole, tiled = (net.denoise(noisy, tile=edge) for edge in (1000, 8))
+    assert whole.taken == tiled.taken
+    assert len(set(whole.taken)) > 1
+    assert tiled.std is not None
+    np.testing.assert_allclose(tiled.std, whole.std, atol=1e-5 * np.ptp(whole.mean))
+
+
+@pytest.mark.parametrize(("start", "ways_up"), [("empty", 1), ("wavelets", 3)])
+def test_the_way_up_is_gone_once_for_each_position_of_the_grid(monkeypatch, start, ways_up):
+    net, gone, climb = denoiser(0.0, 1.0, start=start, levels=3), [], Ladder.climb
+
+    def counted(self, h, first=0, stop=None):
+        gone.append(first)
+        return climb(self, h, first, stop)
+
+    monkeypatch.setattr(Ladder, "climb", counted)
+    net.denoise(np.random.default_rng(0).normal(size=(32, 32)), samples=32)
+    assert gone.count(0) == ways_up
 
 
 def test_tiles_of_volumes_equal_the_whole():
@@ -178,6 +204,39 @@ def test_what_does_not_fit_into_memory_goes_on_in_smaller_tiles(monkeypatch, cap
     monkeypatch.setattr(sampling, "SMALLEST_TILE", 10**6)
     with pytest.raises(torch.OutOfMemoryError):
         net.denoise(noisy, samples=2)
+
+
+def test_what_was_learned_about_memory_holds_for_the_next_frames(monkeypatch, capsys):
+    net, noisy, sample = denoiser(0.0, 1.0), np.random.default_rng(0).normal(size=(4, 100, 120)), COSDD.sample
+
+    def poor(self, features, *rest):
+        if features[0][0, 0].numel() > 6000:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return sample(self, features, *rest)
+
+    monkeypatch.setattr(COSDD, "sample", poor)
+    monkeypatch.setattr(sampling, "SMALLEST_TILE", 1000)
+    net.denoise(noisy[:1], samples=2)
+    once = capsys.readouterr().out
+    net.denoise(noisy, samples=2)
+    assert once == capsys.readouterr().out != ""
+
+
+@pytest.mark.parametrize("start", ["empty", "wavelets"])
+@pytest.mark.parametrize("edge", [300, 700])
+@pytest.mark.parametrize("direct", [False, True])
+def test_memory_that_never_suffices_is_an_error_and_no_endless_try(monkeypatch, start, edge, direct):
+    net, tries = denoiser(0.0, 1.0, start=start, levels=4), []
+
+    def poor(self, cut):
+        tries.append(cut.needs)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(sampling.Sampling, "_tiled", poor)
+    with pytest.raises(torch.OutOfMemoryError):
+        net.denoise(np.random.default_rng(0).normal(size=(edge, edge)), samples=None if direct else 2, direct=direct)
+    assert len(tries) > 1
+    assert tries == sorted(tries, reverse=True)
 
 
 # ------------------------------------------------------------------------------------------- grey values

@@ -44,6 +44,20 @@ def test_reflecting_convolutions_work_on_the_smallest_features(space):
 # ------------------------------------------------------------------------------------------------ blocks
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_volume_of_one_plane_is_convolved_right(dtype, kernel):
+    """In bfloat16 with few channels, a library reads foreign memory there: other results each time, or none."""
+    torch.manual_seed(0)
+    convolution = layers.convolution(3, 13, 8, kernel)
+    x = torch.randn(1, 13, 1, 32, 32)
+    by_hand = nn.functional.conv3d(x, convolution.weight, convolution.bias, padding=kernel // 2).detach()
+    tolerance = 0.02 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(
+        convolution.to(dtype)(x.to(dtype)).detach().float(), by_hand, rtol=0, atol=tolerance * float(by_hand.abs().max())
+    )
+
+
 def test_supplement_block_is_convolution_norm_mish_twice_then_a_gate():
     block = layers.SupplementBlock(2, 4)
     for part, kind in zip(block.residual, [nn.Conv2d, nn.BatchNorm2d, nn.Mish] * 2, strict=True):

@@ -13,7 +13,7 @@ from cosdd.denoise import Denoiser, Settings
 from cosdd.estimates import HOME, Estimate
 from cosdd.model import COSDD
 from cosdd.model.unet import UNet
-from cosdd.sampling import Sampling
+from cosdd.sampling import Memory, Sampling
 
 
 def silent(level, shape, device):
@@ -122,7 +122,7 @@ NETWORKS = {
 def denoised(model, image, cut, samples):
     """Mean, standard deviation and single samples of a padded image, in its arithmetic."""
     everywhere = tuple(slice(0, size) for size in image.shape)
-    sampling = Sampling(model.checkpoint.network, image, everywhere, (HOME,), 3, Settings(), "float32")
+    sampling = Sampling(model.checkpoint.network, image, everywhere, (HOME,), 3, Settings(), "float32", Memory())
     features = []
     with torch.inference_mode():
         for _, found in pyramid.coarse(cut, image, contextlib.nullcontext):

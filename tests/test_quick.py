@@ -40,6 +40,18 @@ def test_it_is_the_same_function_in_float64(block, activation, dimensions):
     assert not [part for part in fast.ladder.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
 
 
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@torch.inference_mode()
+def test_what_starts_as_wavelets_is_the_same_function_in_float64(dimensions):
+    torch.manual_seed(0)
+    net = trained(dimensions=dimensions, start="wavelets", block="plain", activation="silu")
+    x, outputs = torch.randn(2, 1, *SPACE[dimensions], dtype=torch.float64), []
+    for one in (net, quick(net)):
+        features, window = one.encode(x)
+        outputs.append(one.sample(features, window, lambda level, shape, device: torch.ones(shape)))
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=0, atol=1e-11 * float(outputs[0].max() - outputs[0].min()))
+
+
 def test_the_network_itself_stays_as_it_is():
     net = trained(block="supplement", activation="mish")
     before = copy.deepcopy(net.state_dict())

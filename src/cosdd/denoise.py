@@ -28,7 +28,7 @@ from cosdd.model import COSDD, BlindRow
 from cosdd.model.quick import quick
 from cosdd.outliers import Outliers
 from cosdd.progress import out
-from cosdd.sampling import Sampling, Settings
+from cosdd.sampling import Memory, Sampling, Settings
 
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
 REFINING, REFINING_DIRECT = 0.1, 1.0  # work of the last step, in that of an estimate, about
@@ -321,7 +321,7 @@ class Denoiser:
         if settings.flips and not isinstance(network, BlindRow):
             raise InputError("--flips is for blind-row models: this one averages over samples; try more --samples")
         where = device.best()
-        network = _prepared(network, where)
+        network, memory = _prepared(network, where), Memory()
         if defects is None and self.checkpoint.settings.train.outliers:
             defects = outliers.measure(data.pieces([frames], 1 << 20))
         for index in range(len(frames)) if which is None else which:
@@ -329,7 +329,7 @@ class Denoiser:
             if isinstance(network, BlindRow):
                 yield from self._solved(network, x, index, len(frames), settings)
             else:
-                yield from self._sampled(network, x, index, len(frames), settings)
+                yield from self._sampled(network, x, index, len(frames), settings, memory)
             yield (index + 1) / len(frames)
 
     def _result(self, mean: Tensor, std: Tensor | None, samples: list[Tensor], taken: int = 0) -> Result:
@@ -343,13 +343,13 @@ class Denoiser:
         )
 
     def _sampled(
-        self, network: COSDD, x: Tensor, index: int, count: int, settings: Settings
+        self, network: COSDD, x: Tensor, index: int, count: int, settings: Settings, memory: Memory
     ) -> Iterator[Result | float]:
         """By samples, or by the direct denoiser; then refined, unless the bare average is asked for."""
         precision = device.sound(self.checkpoint.settings.train.precision, x)
         refine = network.measured is not None and not settings.plain
         refining_work = (REFINING_DIRECT if settings.direct else REFINING) * refine
-        for part in Sampling.of(network, x, index, settings, precision).parts():
+        for part in Sampling.of(network, x, index, settings, precision, memory).parts():
             if not isinstance(part, tuple):
                 yield (index + part / (1 + refining_work)) / count
                 continue

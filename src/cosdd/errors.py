@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# What libraries say where an allocation fails: torch; oneDNN; a loader of libraries.
+# What libraries say where an allocation fails: torch; oneDNN; a loader of libraries; those of GPUs.
 _MEMORY = ("can't allocate memory", "annot allocate memory", "not enough memory", "bad_alloc")
 _MEMORY += ("could not create a primitive", "could not create a memory object")
 _MEMORY += ("failed to map segment", "cannot create shared object descriptor")
+_MEMORY += ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
 
 
 class InputError(ValueError):

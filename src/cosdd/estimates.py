@@ -134,4 +134,4 @@ class Estimate:
 
 
 def _total(values: Tensor) -> Float[Tensor, " c"]:
-    return values.sum((0, *range(2, values.dim()))).double().cpu()
+    return values.sum((0, *range(2, values.dim()))).cpu().double()  # Apple GPUs have no float64

@@ -30,6 +30,7 @@ class Cut:
 
     entering: tiles in which the image goes up to the cut. stride: pixels of the image to one of the first coarse level.
     held: what comes down from the coarse levels for all samples of a group, in pixels that take the same memory.
+    coarse: what goes through those levels, likewise. pixels: as many may go through together.
     """
 
     network: Ladder | WaveletLadder | UNet
@@ -38,6 +39,14 @@ class Cut:
     entering: list[Tile]
     tiles: list[Tile]
     held: int
+    coarse: int
+    pixels: int
+
+    @property
+    def needs(self) -> int:
+        """Pixels that take the memory of all that is there at a time, at most."""
+        entering = max((tile.pixels for tile in self.entering), default=0)  # nothing is held yet
+        return max(entering, self.held + max(self.coarse, *(tile.pixels for tile in self.tiles)))
 
     @property
     def has_coarse(self) -> bool:
@@ -71,23 +80,16 @@ def plan(
     sight, counts, near = network.sight, network.counts, near or pixels
     whole, cuts = [slice(0, size) for size in space], []
     for at in range(1, len(counts) + 1) if level is None else [level]:
-        stride, entering, held = sight.period(at), [], 0
+        stride, entering, held, through = sight.period(at), [], 0, 0
         if at < len(counts):
             one = math.prod(space) / stride ** len(space) / counts[0]  # pixels, for each feature of a coarse level
             held = math.ceil(min(rounds, estimates.GROUP) * one * counts[at - 1] / ALIVE)
-            if one * counts[at] + held > pixels:
-                continue
+            through = math.ceil(one * counts[at])
             entering = _quickest(near, whole, space, sight.entering_halo(at), stride, pixels, edge)
         parts = _quickest(near, window, space, sight.halo(at, tail), stride, pixels - held, edge)
-        cuts.append(Cut(network, at, stride, entering, parts, held))
-    # Above all, tiles fit into memory; where halos are wider than all that does, those that need the least of it.
-    return min(
-        cuts,
-        key=lambda cut: (
-            max(pixels, cut.held + max(tile.pixels for tile in cut.tiles)),
-            _work(cut, space, rounds, near),
-        ),
-    )
+        cuts.append(Cut(network, at, stride, entering, parts, held, through, pixels))
+    # Above all, it fits into memory; where halos are wider than all that does, what needs the least of it.
+    return min(cuts, key=lambda cut: (max(pixels, cut.needs), _work(cut, space, rounds, near)))
 
 
 def _quickest(

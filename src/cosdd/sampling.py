@@ -6,6 +6,7 @@ Tile by tile, each as it would be in the whole image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,7 @@ SMALLEST_TILE = 2**14  # pixels; where even that is too much for memory, smaller
 # Pixels that go through the networks together: as many samples as fit. Results do not depend on it.
 PIXELS_AT_ONCE = {"cpu": 2**16, "cuda": 2**22}
 NEAR = {"cpu": 2**17}  # a tile of so many pixels stays near the processor, in its caches
+LARGEST = 2**31 - 1  # numbers in an array: GPU kernels count no further, and some do not say so
 Position = tuple[int, ...]  # of the networks' grid, in pixels along z, y and x
 Drawn = tuple[Tensor, Tensor | None, list[Tensor], int]  # mean, standard deviation, samples, how many were averaged
 
@@ -76,6 +78,14 @@ class Settings:
         return self.samples or (estimates.PAPER if self.plain else estimates.GROUP)
 
 
+@dataclass
+class Memory:
+    """pixels: as many may go through the networks together; None: as device and free memory allow. Frame after frame,
+    what running out of it has taught stays."""
+
+    pixels: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Sampling:
     """x: (1, c, *padded), a frame as the networks see it, in `window` of it. index: its number, of which latent noise
@@ -88,25 +98,28 @@ class Sampling:
     index: int
     settings: Settings
     precision: str
+    memory: Memory
 
     @staticmethod
-    def of(network: COSDD, x: Tensor, index: int, settings: Settings, precision: str) -> Sampling:
+    def of(network: COSDD, x: Tensor, index: int, settings: Settings, precision: str, memory: Memory) -> Sampling:
         """Of a frame (1, c, *space) of any size."""
         # What starts as wavelets has their grid: samples are averaged over positions of it.
         one = settings.plain or settings.direct or not network.centred
         positions = (estimates.HOME,) if one else estimates.POSITIONS
         x, window = network.padded(x, room=_room(positions))
-        return Sampling(network, x, window, positions, index, settings, precision)
+        return Sampling(network, x, window, positions, index, settings, precision, memory)
 
     def parts(self) -> Iterator[float | Drawn]:
         """The share done (float) often, then what was drawn; in smaller tiles where memory does not suffice."""
         network, x, settings, room = self.network, self.x, self.settings, _room(self.positions)
         wanted = tiles.moved(self.window[2:], [-room] * (x.dim() - 2))
-        pixels, edge = device.pixels_at_once(x.device, network.bytes_per_pixel), settings.tile
         part, tail = network.ladder, network.signal.reach
         if settings.direct:
             assert network.direct is not None
             part, tail = network.direct, 0
+        most, edge = self.memory.pixels, settings.tile if self.memory.pixels is None else None
+        pixels = device.pixels_at_once(x.device, network.bytes_per_pixel) if most is None else most
+        pixels, failed = min(pixels, LARGEST // (2 * max(part.counts))), math.inf  # a gate has twice the features
         while True:
             cut = pyramid.plan(
                 part, wanted, [size - room for size in x.shape[2:]], pixels,
@@ -117,11 +130,12 @@ class Sampling:
                 yield from self._tiled(cut)
                 return
             except (RuntimeError, MemoryError) as error:
-                seen = max(tile.pixels for tile in cut.tiles)
-                if not errors.of_memory(error) or seen <= SMALLEST_TILE:
+                # As halos do not become smaller, less may not be possible.
+                if not errors.of_memory(error) or not SMALLEST_TILE < cut.needs < failed:
                     raise
-                pixels, edge = seen // 2, None
-                out.print(f"note: out of memory with {seen:,} pixels at once; going on with half as many")
+                failed, edge = cut.needs, None
+                self.memory.pixels = pixels = cut.needs // 2
+                out.print(f"note: out of memory with {cut.needs:,} pixels at once; going on with half as many")
 
     def _arithmetic(self) -> torch.autocast:
         # Around single calls, never around a yield: the caller's own code must not run in bfloat16.
@@ -130,7 +144,7 @@ class Sampling:
     def _tiled(self, cut: Cut) -> Iterator[float | Drawn]:
         x, settings = self.x, self.settings
         estimate = Estimate(x, settings.samples, settings.plain, self.positions)
-        kept = [torch.zeros_like(x) for _ in range(settings.save_samples)]
+        kept = [torch.zeros(x.shape) for _ in range(settings.save_samples)]  # not where memory is short
         coarse: dict[Position, list[Tensor]] = {at: [] for _, at in estimate.parts(range(settings.at_least))}
         climb = len(coarse) * cut.has_coarse  # a way up to the coarse levels counts as a sample
 
@@ -152,7 +166,7 @@ class Sampling:
             best = max(best, share(climb + done))
             yield best
         std = None if settings.direct else estimate.std()[self.window]
-        yield estimate.mean[self.window], std, [sample[self.window].cpu() for sample in kept], estimate.taken
+        yield estimate.mean[self.window], std, [sample[self.window] for sample in kept], estimate.taken
 
     def directly(self, cut: Cut, coarse: list[Tensor], mean: Tensor) -> Iterator[float]:
         """The direct denoiser's estimate, into ``mean``; yields the share done."""
@@ -175,44 +189,54 @@ class Sampling:
         self, cut: Cut, coarse: dict[Position, list[Tensor]], estimate: Estimate, kept: list[Tensor]
     ) -> Iterator[float]:
         """Sample clean images into the estimate and what is kept beside it; yields how many are done."""
-        network, x, features = self.network, self.x, list[Tensor]()
-        room = _room(self.positions)
-        # One position: beyond the image, too, as far as tiles go.
-        into = self.window[2:] if room else [slice(0, size) for size in x.shape[2:]]
+        x, room = self.x, _room(self.positions)
         coupled = partial(
-            latents.coupled, self.settings.seed, self.index, block=estimate.block, strides=network.ladder.sight.strides
-        )
+            latents.coupled, self.settings.seed, self.index, block=estimate.block,
+            strides=self.network.ladder.sight.strides,
+        )  # fmt: skip
+        climbed: dict[Position, list[Tensor]] = {}
+        stay = len(cut.tiles) == 1 and (not room or len(self.positions) * cut.needs <= cut.pixels)
         for group in estimate.groups():
             noise = coupled(group, origin=[0] * (x.dim() - 2))
-            parts = [
-                (part, self._view(at), self._down(cut, coarse[at], part, noise)) for part, at in estimate.parts(group)
-            ]
+            parts = [(part, at, self._down(cut, coarse[at], part, noise)) for part, at in estimate.parts(group)]
             for number, tile in enumerate(cut.tiles):
                 noise = coupled(group, origin=[span.start for span in tile.seen])
-                inner = tiles.within(tiles.moved(tile.inner, [room] * (x.dim() - 2)), into)
-                for part, view, down in parts:
-                    placed = Tile(inner, tiles.moved(tile.seen, [span.start for span in view]))
-                    seen, window = x[(..., *placed.seen)], (slice(None), slice(None), *placed.within)
-                    if not features or len(cut.tiles) > 1 or room:
-                        features = []  # not two at a time
+                # No more than the image: what tiles see beyond it, they do not see alike.
+                inner = tiles.within(tiles.moved(tile.inner, [room] * (x.dim() - 2)), self.window[2:])
+                for part, at, down in parts:
+                    placed = Tile(inner, tiles.moved(tile.seen, [span.start for span in self._view(at)]))
+                    if at not in climbed or not stay:
+                        climbed = climbed if stay else {}  # not two at a time
                         with self._arithmetic():
-                            features, _ = network.ladder.climb(seen, stop=cut.level)
-                    for batch in _batches(part, _together(seen)):
-                        above = None if down is None else down[batch.start - part.start : batch.stop - part.start]
-                        with self._arithmetic():
-                            drawn = network.sample(
-                                _repeated(features, batch), window, noise(batch), cut.seen(above, tile)
-                            )
-                        for done, sample in zip(batch, drawn.split(1), strict=True):
-                            estimate.add((..., *inner), done, sample)
-                            if done < len(kept):
-                                kept[done][(..., *inner)] = sample
+                            climbed[at], _ = self.network.ladder.climb(x[(..., *placed.seen)], stop=cut.level)
+                    samples = self._drawn(cut, climbed[at], placed, part, noise, cut.seen(down, tile))
+                    for done, sample in zip(part, samples, strict=True):
+                        estimate.add((..., *inner), done, sample)
+                        if done < len(kept):
+                            kept[done][(..., *inner)] = sample
                 yield group.start + len(group) * (number + 1) / len(cut.tiles)
+
+    def _drawn(
+        self,
+        cut: Cut,
+        features: list[Tensor],
+        tile: Tile,
+        part: range,
+        noise: Callable[[range], Draw],
+        down: Tensor | None,
+    ) -> Iterator[Tensor]:
+        """The samples `part` of a tile, (1, c, *inner) each, as many at a time as fit."""
+        window = (slice(None), slice(None), *tile.within)
+        for batch in _batches(part, self._together(cut, tile.pixels)):
+            above = None if down is None else down[batch.start - part.start : batch.stop - part.start]
+            with self._arithmetic():
+                drawn = self.network.sample(_repeated(features, batch), window, noise(batch), above)
+            yield from drawn.split(1)
 
     def _down(self, cut: Cut, coarse: list[Tensor], group: range, noise: Callable[[range], Draw]) -> Tensor | None:
         """What comes down from the coarse levels of the whole image for each sample of a group."""
         down = None
-        for batch in _batches(group, _together(coarse[0])) if coarse else ():
+        for batch in _batches(group, self._together(cut, cut.coarse)) if coarse else ():
             with self._arithmetic():
                 repeated = _repeated(coarse, batch)
                 part = self.network.ladder.top_down(repeated, noise(batch), with_kl=False, first=cut.level)[0]
@@ -220,6 +244,10 @@ class Sampling:
                 down = part.new_empty(len(group), *part.shape[1:])
             down[batch.start - group.start : batch.stop - group.start] = part
         return down
+
+    def _together(self, cut: Cut, pixels: int) -> int:
+        """How many samples of so many pixels may go through the networks side by side."""
+        return max(1, min(PIXELS_AT_ONCE.get(self.x.device.type, 2**20), cut.pixels) // max(1, pixels))
 
     def _view(self, position: Position) -> tuple[slice, ...]:
         """What is seen of the image from one of the positions: all of one size, with room in front."""
@@ -234,11 +262,6 @@ def _room(positions: Sequence[Position]) -> int:
 
 def _batches(samples: range, size: int) -> Iterator[range]:
     return (samples[start : start + size] for start in range(0, len(samples), size))
-
-
-def _together(x: Tensor) -> int:
-    """How many samples may go through the networks side by side."""
-    return max(1, PIXELS_AT_ONCE.get(x.device.type, 2**20) // x[0, 0].numel())
 
 
 def _repeated(features: Sequence[Tensor], batch: range) -> list[Tensor]:

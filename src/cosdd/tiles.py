@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,8 +79,9 @@ def _largest(sizes: Sequence[int], space: Sequence[int], halo: int, stride: int,
         looks = [min(size, edge) + 2 * halo for size in sizes]
         return math.prod(min(look, whole) for look, whole in zip(looks, space, strict=True))
 
-    edge = whole = max(sizes)
-    while edge > max(halo, stride) and seen(edge) > pixels:
-        edge -= stride
+    whole = max(sizes)
+    fewer = range(-(-max(0, whole - max(halo, stride)) // stride) + 1)  # by so many strides an edge may be smaller
+    steps = bisect.bisect_left(fewer, True, key=lambda less: seen(whole - less * stride) <= pixels)
+    edge = whole - min(steps, fewer[-1]) * stride
     # Tiles of one size: none is a narrow rest.
     return min(whole, -(-whole // -(-whole // edge) // stride) * stride)

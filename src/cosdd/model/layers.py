@@ -12,7 +12,20 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+class VolumeConvolution(nn.Conv3d):
+    """A single plane is convolved as an image, which is exact, and all that can be trusted there: oneDNN's bfloat16
+    reads foreign memory where a volume of one plane has few channels (torch 2.13)."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        middle, padding = self.kernel_size[0] // 2, self.padding
+        if input.shape[2] > 1 or isinstance(padding, str) or padding[0] != middle:
+            return super()._conv_forward(input, weight, bias)
+        plane, weight = input[:, :, 0], weight[:, :, middle]
+        return F.conv2d(plane, weight, bias, self.stride[1:], padding[1:], self.dilation[1:], self.groups)[:, :, None]
+
+
+CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: VolumeConvolution}
 BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 ACTIVATION = {"mish": nn.Mish, "silu": nn.SiLU, "relu": nn.ReLU}
 
