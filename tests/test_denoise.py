@@ -163,7 +163,7 @@ def test_how_many_samples_are_enough_does_not_depend_on_the_tiles():
     noisy = base * np.linspace(0.16, 0.24, 8).reshape(-1, 1, 1)
     whole, tiled = (net.denoise(noisy, tile=edge) for edge in (1000, 8))
     assert whole.taken == tiled.taken
-    assert len(set(whole.taken)) > 1
+    assert min(whole.taken) > 8
     assert tiled.std is not None
     np.testing.assert_allclose(tiled.std, whole.std, atol=1e-5 * np.ptp(whole.mean))
 

@@ -53,9 +53,8 @@ def test_a_volume_of_one_plane_is_convolved_right(dtype, kernel):
     x = torch.randn(1, 13, 1, 32, 32)
     by_hand = nn.functional.conv3d(x, convolution.weight, convolution.bias, padding=kernel // 2).detach()
     tolerance = 0.02 if dtype == torch.bfloat16 else 1e-5
-    torch.testing.assert_close(
-        convolution.to(dtype)(x.to(dtype)).detach().float(), by_hand, rtol=0, atol=tolerance * float(by_hand.abs().max())
-    )
+    found = convolution.to(dtype)(x.to(dtype)).detach().float()
+    torch.testing.assert_close(found, by_hand, rtol=0, atol=tolerance * float(by_hand.abs().max()))
 
 
 def test_supplement_block_is_convolution_norm_mish_twice_then_a_gate():
