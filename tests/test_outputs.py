@@ -3,8 +3,10 @@
 import errno
 import io
 import os
+import re
 import tracemalloc
 import zipfile
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -260,6 +262,42 @@ def test_what_fails_beside_writing_is_called_by_its_name(tmp_path):
             write(failing, like, tmp_path / "in.tif", tmp_path)
         assert "-o" not in str(told.value).split()
         assert len(list(tmp_path.glob(".in.*.frames/*.npz"))) == kept
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@contextmanager
+def somebody_else(file):
+    """Another user, whom root can become; nobody else can, to whom the file is closed instead."""
+    if os.geteuid():
+        file.chmod(0)
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_a_folder_that_several_users_share(tmp_path, monkeypatch, umask):
+    monkeypatch.chdir(tmp_path)  # the folders above are closed to others
+    here, lock = Path(), Path(writing.LOCK)
+    with writing.claim(here, ["a.tif"]):
+        assert lock.stat().st_mode & 0o777 == 0o644  # nobody else may write to the folder
+    here.chmod(0o2777)
+    with writing.claim(here, ["a.tif"]):
+        assert lock.stat().st_mode & 0o777 == 0o666
+    lock.touch(0o644)  # of another program, or an older one
+    said = rf"{re.escape(writing.LOCK)}: belongs to {lock.owner()} and cannot be opened"
+    with somebody_else(lock), pytest.raises(InputError, match=said), writing.claim(here, ["b.tif"]):
+        pass
 
 
 @pytest.mark.parametrize("letter", ["a", "é"])

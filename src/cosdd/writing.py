@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -153,7 +154,7 @@ def _claimed(folder: Path, names: Sequence[str]) -> int:
                 lock = -1
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+                lock = _lock_file(folder / LOCK)
             except FileNotFoundError:  # or even the folder; but some, as /proc, never take a file, and say just that
                 tries += 1
                 if tries == TRIES:
@@ -171,6 +172,35 @@ def _claimed(folder: Path, names: Sequence[str]) -> int:
             os.close(lock)
         raise unwritable(folder, error) if isinstance(error, OSError) else error from None
     return lock
+
+
+def _lock_file(path: Path) -> int:
+    """Opened, and made where it is not there: in a folder that several may write to, for all of them to open."""
+    try:
+        return os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        if not os.path.lexists(path):  # it is the folder that cannot be read
+            raise
+        raise InputError(
+            f"{path}: belongs to {_owner(path)} and cannot be opened, whose cosdd is writing here now or was killed: "
+            "have the file removed if none is, or choose another place with -o"
+        ) from None
+    with suppress(FileExistsError):  # by another process, just now
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if os.name != "nt" and path.parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            with suppress(OSError):  # of a disk that knows no such rights
+                os.fchmod(lock, 0o666)  # whatever the umask
+        return lock
+    return os.open(path, os.O_RDWR)
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (KeyError, OSError, NotImplementedError):  # a user without a name; none at all on Windows
+        return "another user"
 
 
 def _remove_parts(folder: Path, names: Sequence[str]) -> None:
