@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,26 @@ print("loaded", *sorted({name.split(".")[0] for name in sys.modules}))
     verbs = ["demo", "inspect", "train", "denoise", "report", "evaluate", "simulate", "generate"]
     assert re.findall(rf"^\W*({'|'.join(verbs)}) ", shown, re.MULTILINE) == verbs  # in the order of use
     assert not {"torch", "numpy", "scipy", "tifffile", "lightning_fabric", "safetensors"} & set(loaded.split())
+
+
+@pytest.mark.parametrize("loading", ["importlib.metadata", "typer", "rich.console"])
+def test_an_interrupt_while_it_is_loaded_is_said_in_a_line(loading):
+    """It takes a second where the disk is slow: whoever sees that a name is mistyped is quicker."""
+    project = tomllib.loads((SOURCE.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, main = project["scripts"]["cosdd"].split(":")
+    code = f"""
+import sys
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == {loading!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, CtrlC())
+sys.argv = ["cosdd", "--version"]
+from {module} import {main}
+{main}()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "cosdd: interrupted\n")
 
 
 @pytest.mark.parametrize("verb", ["train", "denoise", "report"])

@@ -5,6 +5,7 @@ import os
 import shutil
 import tracemalloc
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numcodecs
@@ -174,6 +175,48 @@ def test_nothing_known_is_not_a_pixel_size_of_1(tmp_path):
     for steps in ([], [{"type": "identity"}], [{"type": "translation", "translation": [1.0, 2.0, 3.0]}]):
         change(path / ".zattrs", multiscales__0__datasets__0__coordinateTransformations=steps)
         assert images.read(path).pixel_size == {}
+
+
+def transformations(path: Path) -> list[dict]:
+    return json.loads((path / "zarr.json").read_text())["attributes"]["ome"]["multiscales"][0]["datasets"][0][
+        "coordinateTransformations"
+    ]
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_tile_keeps_its_place(tmp_path, version):
+    """For stitching; whatever the order of the axes, and when some are left out."""
+    path = (store_04 if version == "0.4" else store_05)(tmp_path / "a.zarr", sample("TCYX").data, "TCYX")
+    ome = "" if version == "0.4" else "attributes__ome__"
+    file = path / (".zattrs" if version == "0.4" else "zarr.json")
+    place = [{"type": "scale", "scale": [0.5, 1, 0.25, 0.25]}, {"type": "translation", "translation": [3, 0, 1250, 88]}]
+    change(file, **{f"{ome}multiscales__0__datasets__0__coordinateTransformations": place})
+    of_all = [{"type": "scale", "scale": [1, 1, 2, 2]}, {"type": "translation", "translation": [0, 0, 0, -6]}]
+    change(file, **{f"{ome}multiscales__0__coordinateTransformations": of_all})
+    image = images.read(path)
+    images.write(tmp_path / "b.zarr", image.data, like=image)
+    assert transformations(tmp_path / "b.zarr") == [
+        {"type": "scale", "scale": [0.5, 1, 0.5, 0.5]},
+        {"type": "translation", "translation": [3, 0, 2500, 170]},
+    ]
+    assert images.read(tmp_path / "b.zarr").metadata.translation == {"T": 3, "Y": 2500, "X": 170}
+    frame = replace(image, data=everything(path)[0].transpose(2, 0, 1), axes="XCY")
+    images.write(tmp_path / "c.zarr", frame.data, like=frame)
+    assert transformations(tmp_path / "c.zarr")[1:] == [{"type": "translation", "translation": [0, 2500, 170]}]
+    images.write(tmp_path / "d.ome.tif", image.data, like=image)  # which has no such thing
+    images.write(tmp_path / "e.zarr", image.data, like=images.read(tmp_path / "d.ome.tif"))
+    assert [step["type"] for step in transformations(tmp_path / "e.zarr")] == ["scale"]
+
+
+@pytest.mark.parametrize("odd", [None, "far", [1.0], [1e400, 0, 0], [None, 1, 2], [[1], [2], [3]], {"X": 1}], ids=repr)
+def test_a_place_that_is_none_is_left_out(tmp_path, odd):
+    path = store_04(tmp_path / "a.zarr", sample("ZYX").data, "ZYX")
+    scale = {"type": "scale", "scale": [1.5, 0.25, 0.25]}
+    steps = [scale, {"type": "translation", "translation": odd}]
+    change(path / ".zattrs", multiscales__0__datasets__0__coordinateTransformations=steps)
+    image = images.read(path)
+    images.write(tmp_path / "b.zarr", image.data, like=image)
+    assert transformations(tmp_path / "b.zarr") == [scale]
 
 
 def test_chunks_that_were_not_written_hold_the_fill_value(tmp_path):

@@ -1,14 +1,19 @@
 """Denoised frames become files: bounded memory, nothing half-written, nothing wrapped around."""
 
+import errno
 import io
+import os
+import re
 import tracemalloc
 import zipfile
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cosdd import images, outputs, recipe, unfinished
+from cosdd import images, outputs, recipe, unfinished, writing
 from cosdd.denoise import Result
 from cosdd.errors import InputError
 from cosdd.recipe import Recipe
@@ -137,7 +142,7 @@ def stack(tmp_path, count=6):
     return frames, images.from_array(np.zeros((count, 16, 16), np.uint8), "TYX")
 
 
-def stop_after(tmp_path, frames, like, number, seen, **how):
+def stop_after(tmp_path, frames, like, number, seen, name="in.tif", **how):
     """Make frames, and be stopped when ``number`` of them have been made; `seen` takes note of which."""
 
     def make(which):
@@ -147,7 +152,7 @@ def stop_after(tmp_path, frames, like, number, seen, **how):
             seen.append(index)
             yield Result(frames[index], None, None)
 
-    return write(make, like, tmp_path / "in.tif", tmp_path, **how)
+    return write(make, like, tmp_path / name, tmp_path, **how)
 
 
 @pytest.mark.parametrize("kind", ["tif", "ome.tif", "ome.zarr", "npy"])
@@ -202,6 +207,121 @@ def test_a_finished_result_is_skipped_only_if_it_was_made_so(tmp_path):
     images.write(source, frames[:, 0], like, overwrite=True)
     with pytest.raises(InputError, match="does not say how it was made"):
         left(samples=3)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_not_filled_further_and_one_thing_is_said_to_do(tmp_path, capsys, monkeypatch, number):
+    """Half-written frames are removed at once, and those of a kill when the work goes on."""
+    frames, like = stack(tmp_path)
+
+    def full(*_):
+        raise OSError(number, os.strerror(number))
+
+    def filling(file, works=np.savez, **arrays):
+        if len(list(tmp_path.glob(".in.*.frames/*.npz"))) == 2:
+            file.write(b"some of it")
+            full()
+        works(file, **arrays)
+
+    said = rf"cannot be written \({os.strerror(number)}\): free some space and give the same command with --resume$"
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", filling)
+        with pytest.raises(InputError, match=said):
+            stop_after(tmp_path, frames, like, 99, [])
+    (place,) = tmp_path.iterdir()
+    assert not list(place.glob("*.part"))
+    assert "2 of 6 frame(s) are kept: to go on, give the same command with --resume" in capsys.readouterr().out
+    (place / "0123456789abcdef.part").write_bytes(b"of a kill")
+    with pytest.raises(Stopped):
+        stop_after(tmp_path, frames, like, 1, again := [])
+    assert again == [2]
+    assert not list(place.glob("*.part"))
+    with monkeypatch.context() as patch:  # or the disk is full when all frames are there
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match=said):
+            stop_after(tmp_path, frames, like, 99, [])
+    stop_after(tmp_path, frames, like, 0, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["in.tif"]
+
+
+def test_what_fails_beside_writing_is_called_by_its_name(tmp_path):
+    """The input's disk, or a process that cannot be started: another folder for the results would not help."""
+    frames, like = stack(tmp_path)
+    errors = {
+        "noisy.zarr/0/1: Input/output error: give the same": OSError(errno.EIO, "Input/output error", "noisy.zarr/0/1"),
+        "in.tif: No more processes: .* and fewer --workers": OSError(errno.EAGAIN, "No more processes"),
+    }
+    for kept, (said, error) in enumerate(errors.items(), 1):
+
+        def failing(which, error=error):
+            yield Result(frames[next(which)], None, None)
+            next(which)
+            raise error
+
+        with pytest.raises(InputError, match=said) as told:
+            write(failing, like, tmp_path / "in.tif", tmp_path)
+        assert "-o" not in str(told.value).split()
+        assert len(list(tmp_path.glob(".in.*.frames/*.npz"))) == kept
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@contextmanager
+def somebody_else(file):
+    """Another user, whom root can become; nobody else can, to whom the file is closed instead."""
+    if os.geteuid():
+        file.chmod(0)
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_a_folder_that_several_users_share(tmp_path, monkeypatch, umask):
+    monkeypatch.chdir(tmp_path)  # the folders above are closed to others
+    here, lock = Path(), Path(writing.LOCK)
+    with writing.claim(here, ["a.tif"]):
+        assert lock.stat().st_mode & 0o777 == 0o644  # nobody else may write to the folder
+    here.chmod(0o2777)
+    with writing.claim(here, ["a.tif"]):
+        assert lock.stat().st_mode & 0o777 == 0o666
+    lock.touch(0o644)  # of another program, or an older one
+    said = rf"{re.escape(writing.LOCK)}: belongs to {lock.owner()} and cannot be opened"
+    with somebody_else(lock), pytest.raises(InputError, match=said), writing.claim(here, ["b.tif"]):
+        pass
+
+
+@pytest.mark.parametrize("letter", ["a", "é"])
+@pytest.mark.parametrize("kind", ["tif", "ome.zarr"])
+def test_a_name_as_long_as_the_disk_takes_works(tmp_path, kind, letter):
+    """Names on the way to it are longer, but for that."""
+    frames, like = stack(tmp_path)
+    most = os.pathconf(tmp_path, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    stem = letter * ((most - 1 - len(kind)) // len(letter.encode()) - 1)
+    one, other = (f"{stem}{end}.{kind}" for end in "xy")
+    with pytest.raises(Stopped):
+        stop_after(tmp_path, frames, like, 4, [], one)
+    for name, numbers in ((other, [0, 1, 2, 3, 4, 5]), (one, [4, 5])):  # frames of the one are not those of the other
+        stop_after(tmp_path, frames, like, 99, seen := [], name)
+        assert seen == numbers
+    assert {path.name for path in tmp_path.iterdir()} == {one, other}
+    (tmp_path / f".{writing.brief(one)}.999.part").touch()  # of a kill
+    (tmp_path / f".{writing.brief(other)}.999.part").touch()
+    with writing.claim(tmp_path, [one]):
+        pass
+    assert len(list(tmp_path.iterdir())) == 3
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match=r"_std.*too long\): give the file a shorter name"):
+        outputs.refuse_collisions([Path(one)], tmp_path / "out", outputs.Wanted(std=True), overwrite=False)
 
 
 def test_many_frames_share_files(tmp_path, monkeypatch):

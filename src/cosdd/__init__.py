@@ -9,21 +9,30 @@ model.save("stack.safetensors")
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosdd.errors import InputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from cosdd.axes import Image
     from cosdd.denoise import Denoiser
     from cosdd.training import Record
 
-__version__ = version("cosdd")
+__version__: str
 __all__ = ["InputError", "__version__", "load", "train"]
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, looked up when it is asked for: longer than all else here takes, and before Ctrl-C is heard."""
+    if name != "__version__":
+        raise AttributeError(f"module 'cosdd' has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("cosdd")
 
 
 def train(
@@ -53,6 +62,7 @@ def train(
     Raises InputError for images or settings at fault.
     """
     from contextlib import nullcontext
+    from pathlib import Path
 
     from cosdd import preparation, progress, training
     from cosdd.denoise import Denoiser

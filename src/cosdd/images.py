@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Literal
 
@@ -395,7 +396,9 @@ def _read_zarr(path: Path, given: str | None) -> Image:
         raise refusal(path, f"{shape_text(store.data)}, axes unclear: {axes}", "a letter for each", advice(store.data))
     size = {a: s for a, s in zip(axes, store.scale, strict=False) if s is not None}
     unit = {a: unit_name(u) for a, u in zip(axes, store.unit, strict=False)}
-    return Image(store.data, axes, size, unit, store.channel_names, path, store.metadata)
+    translation = {a: t for a, t in zip(axes, store.translation, strict=False) if t}
+    more = replace(store.metadata, translation=translation)
+    return Image(store.data, axes, size, unit, store.channel_names, path, more)
 
 
 def _read_png(path: Path, given: str | None) -> Image:

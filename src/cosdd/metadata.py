@@ -43,6 +43,7 @@ class Metadata:
     names: of the images, one for each position. notes: ImageJ's Info, OME's Description.
     mode: how ImageJ shows channels: "composite", "color" or "grayscale".
     planes: when and where each was taken, by (position, t, z, c), under OME's names.
+    translation: where the first pixel lies, by axis letter, in the unit of the axis; 0 where it is not named.
     """
 
     names: tuple[str, ...] = ()
@@ -50,6 +51,7 @@ class Metadata:
     mode: str = ""
     channels: tuple[Channel, ...] = ()
     planes: Mapping[tuple[int, ...], Mapping[str, Any]] = field(default_factory=dict)
+    translation: Mapping[str, float] = field(default_factory=dict)
 
     def fitting(self, positions: int, channels: int) -> Metadata:
         """Without what is said of other numbers of positions and channels than there are, or says nothing."""

@@ -37,12 +37,14 @@ class Store:
 
     axes: a letter for each axis, "?" for a name that is none; None where nothing is said (a Zarr array alone).
     scale: pixel size, or None where the store leaves it open; unit: as written there, "" for none.
+    translation: where the first pixel lies, in that unit; 0 where nothing is said.
     """
 
     data: Lazy
     axes: str | None = None
     scale: tuple[float | None, ...] = ()
     unit: tuple[str, ...] = ()
+    translation: tuple[float, ...] = ()
     channel_names: tuple[str, ...] = ()
     metadata: Metadata = field(default_factory=Metadata)
 
@@ -101,9 +103,9 @@ def read(path: Path) -> Store:
         raise refusal(path, seen, "an axis for each dimension", zarray.COPY)
     letters = {"time": "T", "channel": "C"}
     axes = [letters.get(axis.get("type", "")) or str(axis["name"]).upper() for axis in image["axes"]]
-    scale = np.ones(data.ndim)
     steps = (*level.get("coordinateTransformations", ()), *image.get("coordinateTransformations", ()))
     scales = [step["scale"] for step in steps if step["type"] == "scale" and "scale" in step]
+    scale = np.ones(data.ndim)
     for one in scales:
         scale = scale * np.asarray(one, float).reshape(data.ndim)
     unit = [str(axis.get("unit") or "") for axis in image["axes"]]
@@ -114,12 +116,29 @@ def read(path: Path) -> Store:
         # 1 without a unit is what is written where nothing is known
         tuple(float(s) if scales and (u or s != 1) else None for s, u in zip(scale, unit, strict=True)),
         tuple(unit),
+        _translation(steps, data.ndim),
         tuple(str(channel.get("label", "")) for channel in channels),
         Metadata(
             (metadata.name(image.get("name")),),
             channels=tuple(Channel(metadata.ramp(channel.get("color")), _window(channel)) for channel in channels),
         ),
     )
+
+
+def _translation(steps: Sequence[Mapping[str, Any]], axes: int) -> tuple[float, ...]:
+    """Where the steps, one after the other, take the first pixel. One that is not as it should be is left out."""
+    place = [0.0] * axes
+    for step in steps:
+        said = step.get(step["type"])
+        numbers = [metadata.number(one) for one in said] if isinstance(said, list) else []
+        known = [one for one in numbers if one is not None]
+        if len(numbers) != axes or len(known) != axes:
+            continue
+        if step["type"] == "scale":
+            place = [at * one for at, one in zip(place, known, strict=True)]
+        elif step["type"] == "translation":
+            place = [at + one for at, one in zip(place, known, strict=True)]
+    return tuple(metadata.number(at) or 0.0 for at in place)
 
 
 def _omero(ome: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -222,6 +241,9 @@ def write(
         for i, plane in enumerate(np.moveaxis(block, channel, 0) if channel is not None else [block]):
             low[first + i] = min(low[first + i], float(plane.min()))
             high[first + i] = max(high[first + i], float(plane.max()))
+    steps: list[dict[str, Any]] = [{"type": "scale", "scale": [pixel_size.get(a, 1.0) for a in axes]}]
+    if any(translation := [more.translation.get(a, 0.0) for a in axes]):
+        steps.append({"type": "translation", "translation": translation})
     image: dict[str, Any] = ({"name": more.names[0]} if len(more.names) == 1 else {}) | {
         "axes": [
             {"name": a.lower()}
@@ -229,12 +251,7 @@ def write(
             | ({"unit": unit[a]} if unit.get(a) else {})
             for a in axes
         ],
-        "datasets": [
-            {
-                "path": "0",
-                "coordinateTransformations": [{"type": "scale", "scale": [pixel_size.get(a, 1.0) for a in axes]}],
-            }
-        ],
+        "datasets": [{"path": "0", "coordinateTransformations": steps}],
     }
     ome: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
     if channel_names or more.channels:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from cosdd import images, recipe, unfinished, writing
+from cosdd import errors, images, recipe, unfinished, writing
 from cosdd.axes import Image
 from cosdd.denoise import Result
 from cosdd.errors import InputError
@@ -19,6 +21,8 @@ from cosdd.unfinished import Frame, Make, Unfinished
 
 Fill = Callable[[Unfinished], Iterator[float]]  # makes what is missing, and yields the share done
 MOST_VERSIONS = 10_000  # of a file
+_AGAIN = "give the same command with --resume"
+_TOO_MANY = (errno.EAGAIN, errno.EMFILE, errno.ENFILE)  # processes, or open files
 FORMATS = ("same", "tif", "ome.tif", "ome.zarr", "npy")
 
 
@@ -112,7 +116,11 @@ def refuse_collisions(
                 continue
             if target in taken and _readable(taken[target], axes):
                 raise InputError(f"{path} and {taken[target]} would both be written to {target}: denoise them apart")
-            if target.exists() and not overwrite:
+            try:
+                there = target.exists()
+            except OSError as error:  # too long a name with its suffix, for one
+                raise writing.unwritable(target, error) from error
+            if there and not overwrite:
                 raise InputError(
                     f"{target}: exists already: choose another folder with -o, or add --resume or --overwrite"
                 )
@@ -215,11 +223,11 @@ def write_all(
     first = next(iter(targets.values()))
     lines = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with unfinished.opened(folder, first.name, asked, count, kinds, anew) as work:
-            for share in fill(work):
-                show(share)
-            facts = work.facts()
+            with _going_on(path):
+                for share in fill(work):
+                    show(share)
+                facts = work.facts()
             for suffix, target in targets.items():
                 # a spread is no grey value
                 like = replace(image, metadata=image.metadata.without_windows()) if suffix == "_std" else image
@@ -235,9 +243,21 @@ def write_all(
             fewest, most = facts.taken
             if most:
                 lines.append(f"mean of {fewest if fewest == most else f'{fewest} to {most}'} samples")
-    except OSError as error:
-        raise writing.unwritable(folder, error) from error
+    except writing.Full as error:
+        raise writing.Full(f"{error} and {_AGAIN}") from error.__cause__
     return lines
+
+
+@contextmanager
+def _going_on(path: Path) -> Iterator[None]:
+    """What fails in here is no result that cannot be written, which says so itself: it is the input, or a process."""
+    try:
+        yield
+    except OSError as error:
+        if errors.of_memory(error):
+            raise MemoryError(str(error)) from error
+        fix = _AGAIN + (" and fewer --workers" if error.errno in _TOO_MANY else "")
+        raise InputError(f"{error.filename or path}: {error.strerror or error}: {fix}") from error
 
 
 def _kind(image: Image, wanted: Wanted | WantedVersions, suffix: str) -> np.dtype:

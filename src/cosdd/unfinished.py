@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cosdd import images, recipe
+from cosdd import images, recipe, writing
 from cosdd.axes import Image
 from cosdd.errors import InputError
 from cosdd.lazy import Lazy
@@ -29,7 +29,7 @@ from cosdd.progress import out
 from cosdd.recipe import Recipe
 
 MOST_FILES = 10_000  # of an input; in longer stacks a file holds several frames
-_RECIPE, _FRAMES = "recipe", "frames"
+_RECIPE, _FRAMES, _PART = "recipe", "frames", ".part"
 _FACTS = ("clipped", "contrast", "fewest", "most")  # of each block and result, in this order
 _FORMAT = "2"  # of these files: a new one whenever they hold something else
 TAKEN = "taken"  # in a frame, beside its results: how many samples were averaged
@@ -133,10 +133,17 @@ class Unfinished:
         taken = [int(frame.get(TAKEN, 0)) for frame in made]
         same = np.ones(len(self.kinds))
         facts = np.stack([np.array(clipped), np.array(contrast), same * min(taken), same * max(taken)])
-        part = self.folder / f"{secrets.token_hex(8)}.part"
-        with part.open("xb") as file:
-            np.savez(file, allow_pickle=False, facts=facts.astype(np.float64), **arrays)
-        os.replace(part, self._file(block))
+        part = self.folder / f"{secrets.token_hex(8)}{_PART}"
+        try:
+            with part.open("xb") as file:
+                np.savez(file, allow_pickle=False, facts=facts.astype(np.float64), **arrays)
+            os.replace(part, self._file(block))
+        except BaseException as error:
+            with suppress(OSError):
+                part.unlink()  # or a full disk would stay full
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):  # a disk not seen: `workers`
+                raise writing.unwritable(self.folder.parent, error) from error
+            raise
 
     def _read(self, block: int, name: str, shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
         """An array of a block. What its file says of its size is compared before memory is taken for it."""
@@ -181,18 +188,24 @@ def opened(
     """The frames of the input whose first result has this name, for as long as the body runs; then they are removed.
 
     Kept for the same command again are those of a body that was stopped, if the input is not at fault. What was begun
-    otherwise is removed, and with ``anew`` everything.
+    otherwise is removed, and with ``anew`` everything. The name is claimed (`writing.claim`): what is half-written
+    here was left by a kill. Raises InputError where this folder, which is made, cannot be written.
     """
     asked = _with_results(asked, kinds)
-    for place, begun in _begun(folder, name):
-        if anew or place.name != _name(name, asked):
-            if not anew:
-                out.print(f"note: starting anew: unfinished work {_otherwise(asked, begun)}")
-            _remove(place)
     # Workers elsewhere start in folders of their own.
     work = Unfinished(folder.absolute() / _name(name, asked), count, kinds)
-    work.folder.mkdir(exist_ok=True)
-    (work.folder / _RECIPE).write_text(asked.text, encoding="utf-8")
+    try:
+        for place, begun in _begun(folder, name):
+            if anew or place.name != _name(name, asked):
+                if not anew:
+                    out.print(f"note: starting anew: unfinished work {_otherwise(asked, begun)}")
+                _remove(place)
+        work.folder.mkdir(parents=True, exist_ok=True)
+        for part in work.folder.glob(f"*{_PART}"):
+            part.unlink(missing_ok=True)
+        (work.folder / _RECIPE).write_text(asked.text, encoding="utf-8")
+    except OSError as error:
+        raise writing.unwritable(folder, error) from error
     there = count - sum(len(work.frames(block)) for block in work.missing())
     if there:
         out.print(f"going on: {there} of {count} frame(s) are there already")
@@ -233,13 +246,13 @@ def _with_results(asked: Recipe, kinds: Iterable[str]) -> Recipe:
 
 
 def _name(name: str, asked: Recipe) -> str:
-    return f".{name}.{asked.digest}.frames"
+    return f".{writing.brief(name)}.{asked.digest}.frames"
 
 
 def _begun(folder: Path, name: str) -> list[tuple[Path, Recipe | None]]:
     """The folders of unfinished work under this name, and their recipes."""
     found = []
-    ours = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{12}}\.frames")
+    ours = re.compile(rf"\.{re.escape(writing.brief(name))}\.[0-9a-f]{{12}}\.frames")
     for place in folder.iterdir() if folder.is_dir() else ():
         if ours.fullmatch(place.name) and place.is_dir() and not place.is_symlink():
             text = ""

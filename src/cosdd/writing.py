@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ LOCK = ".cosdd.lock"
 TRIES = 1000  # how often a folder may go away just then
 BEFORE = "-before"  # marks a folder while another takes its place
 HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)  # by another process; other errors: no locks on this disk
+LONGEST = 100  # bytes of a name in a hidden one, which says more: file systems take 143 to 255
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:
@@ -42,7 +44,7 @@ def whole(path: Path) -> Iterator[Path]:
     has it. Folders above are made. Raises InputError where something of this cannot be written. Where the body fails,
     nothing is left.
     """
-    part, before = (path.with_name(f".{path.name}.{os.getpid()}{end}.part") for end in ("", BEFORE))
+    part, before = (path.with_name(f".{brief(path.name)}.{os.getpid()}{end}.part") for end in ("", BEFORE))
     made: list[Path] = []
     try:
         try:
@@ -62,6 +64,16 @@ def whole(path: Path) -> Iterator[Path]:
             _give_back(before, path)
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def brief(name: str) -> str:
+    """This name in a hidden one: itself, or where it is long its begin and what tells it from others that begin so."""
+    if len(os.fsencode(name)) <= LONGEST:
+        return name
+    end, begin = "~" + hashlib.blake2b(os.fsencode(name), digest_size=6).hexdigest(), name
+    while len(os.fsencode(begin)) > LONGEST - len(end):  # a letter may take several bytes
+        begin = begin[:-1]
+    return begin + end
 
 
 def _make(folder: Path, made: list[Path]) -> None:
@@ -99,9 +111,18 @@ def _give_back(before: Path, path: Path) -> None:
         _remove(before)
 
 
+class Full(InputError):
+    """The disk is full, or one's share of it."""
+
+
 def unwritable(path: Path, error: OSError) -> InputError:
     """The line that says why ``path`` could not be written."""
-    return InputError(f"{path}: cannot be written ({error.strerror or error}): choose another place with -o")
+    why = f"{path}: cannot be written ({error.strerror or error})"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Full(f"{why}: free some space")
+    if error.errno == errno.ENAMETOOLONG:
+        return InputError(f"{why}: give the file a shorter name")
+    return InputError(f"{why}: choose another place with -o")
 
 
 @contextmanager
@@ -133,7 +154,7 @@ def _claimed(folder: Path, names: Sequence[str]) -> int:
                 lock = -1
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+                lock = _lock_file(folder / LOCK)
             except FileNotFoundError:  # or even the folder; but some, as /proc, never take a file, and say just that
                 tries += 1
                 if tries == TRIES:
@@ -145,7 +166,7 @@ def _claimed(folder: Path, names: Sequence[str]) -> int:
                         f"{folder / name}: another cosdd is writing it now: wait until that has ended, "
                         "or choose another place with -o"
                     )
-        _remove_parts(folder, set(names))
+        _remove_parts(folder, names)
     except BaseException as error:
         if lock >= 0:
             os.close(lock)
@@ -153,13 +174,43 @@ def _claimed(folder: Path, names: Sequence[str]) -> int:
     return lock
 
 
-def _remove_parts(folder: Path, names: set[str]) -> None:
+def _lock_file(path: Path) -> int:
+    """Opened, and made where it is not there: in a folder that several may write to, for all of them to open."""
+    try:
+        return os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        if not os.path.lexists(path):  # it is the folder that cannot be read
+            raise
+        raise InputError(
+            f"{path}: belongs to {_owner(path)} and cannot be opened, whose cosdd is writing here now or was killed: "
+            "have the file removed if none is, or choose another place with -o"
+        ) from None
+    with suppress(FileExistsError):  # by another process, just now
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if os.name != "nt" and path.parent.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            with suppress(OSError):  # of a disk that knows no such rights
+                os.fchmod(lock, 0o666)  # whatever the umask
+        return lock
+    return os.open(path, os.O_RDWR)
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (KeyError, OSError, NotImplementedError):  # a user without a name; none at all on Windows
+        return "another user"
+
+
+def _remove_parts(folder: Path, names: Sequence[str]) -> None:
+    ours = {brief(name): name for name in names}
     for entry in folder.iterdir():
         if entry.name.startswith(".") and entry.suffix == ".part":
-            name = entry.name[1:].rsplit(".", 2)[0]
-            if name in names and entry.stem.endswith(BEFORE):
+            name = ours.get(entry.name[1:].rsplit(".", 2)[0])
+            if name and entry.stem.endswith(BEFORE):
                 _give_back(entry, folder / name)
-            elif name in names:
+            elif name:
                 _remove(entry)
 
 
