@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +18,8 @@ import pytest
 import tiny
 import torch
 
-from cosdd import checkpoint, cli, images, unfinished, workers
+from cosdd import checkpoint, cli, images, outputs, recipe, unfinished, workers
+from cosdd.denoise import Settings
 from cosdd.errors import InputError
 from cosdd.recipe import Recipe
 from cosdd.unfinished import Unfinished
@@ -161,6 +164,34 @@ def test_a_worker_whose_disk_or_memory_fails_for_a_moment_costs_no_frame(team, t
     assert list(tmp_path.glob(".a.tif.*.frames/*.npz"))
 
 
+def frames_of(path: Path, folder: Path, **meant: str) -> workers.Denoising:
+    """Denoised frames by a model that has this path here or elsewhere; meant: other fingerprints than those of ours."""
+    model, source = folder / "model.safetensors", folder / "noisy.ome.zarr"
+    settings, wanted = Settings(samples=2), outputs.Wanted()
+    asked = recipe.asked("denoise", recipe.fingerprint(model), source, None, "float32", settings)
+    return workers.Denoising(path, source, None, settings, wanted, Recipe(dict(asked.values) | meant))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant", "said"),
+    [
+        ("elsewhere/model.safetensors", {}, "cannot be read"),
+        ("model.safetensors", {"model": "an earlier one"}, "model.safetensors: another file"),
+        ("model.safetensors", {"input": "an earlier one"}, "noisy.ome.zarr: another file"),
+    ],
+)
+def test_a_machine_that_does_not_see_the_files_is_named_and_costs_no_frame(team, folder, name, meant, said):
+    def begin() -> None:
+        kinds = {"": np.dtype(np.float32)}
+        with unfinished.opened(folder, "a.tif", Recipe({}), FRAMES, kinds, True) as work:
+            list(work.fill(frames_of(folder / "model.safetensors", folder), [0, 1]))
+            list(team(frames_of(folder / name, folder, **meant), work))
+
+    with pytest.raises(InputError, match=f"on {re.escape(platform.node())}.*{said}"):
+        begin()
+    assert len(list(folder.glob(".a.tif.*.frames/*.npz"))) == 2
+
+
 @dataclass(frozen=True)
 class Interrupted:
     """Frames in whose midst somebody presses Ctrl-C, which reaches all processes of a terminal."""
@@ -193,6 +224,11 @@ def test_a_cluster_gives_what_one_process_gives(folder):
     assert cosdd("one") == 0
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         assert cosdd("several", "--dask", cluster.scheduler_address) == 0
+        assert equal(pixels(folder / "several"), pixels(folder / "one"))
+        # Its workers outlive the command: under the same names others may be meant now.
+        checkpoint.save(tiny.checkpoint(900.0, 80.0), folder / "model.safetensors", overwrite=True)
+        assert cosdd("several", "--dask", cluster.scheduler_address, "--overwrite") == 0
+    assert cosdd("one", "--overwrite") == 0
     assert equal(pixels(folder / "several"), pixels(folder / "one"))
 
 

@@ -10,6 +10,7 @@ import functools
 import importlib
 import multiprocessing
 import os
+import platform
 import signal
 import threading
 import time
@@ -24,17 +25,19 @@ from typing import Any
 
 import torch
 
-from cosdd import images, outputs
+from cosdd import images, outputs, recipe
 from cosdd.denoise import Denoiser, Settings
 from cosdd.errors import InputError, about
 from cosdd.lazy import Pixels
 from cosdd.outputs import Wanted
+from cosdd.recipe import Recipe, Value
 from cosdd.unfinished import Frame, Make, Unfinished
 
 TRIES = 2  # of a block whose worker ends
 PARTS = 8  # of a stack for each worker of a cluster: small enough that all end at about the same time
 CONNECTING = 20.0  # seconds within which a scheduler has to answer
 PATIENCE = 60.0  # seconds until what another machine wrote has to be seen here
+ONE_DISK = "models, images and results have to lie on a disk that all machines see under the same name"
 
 Team = Callable[[Make, Unfinished], Iterator[float]]  # `make` travels to other processes
 
@@ -47,25 +50,42 @@ class Lost(InputError):
 
 @dataclass(frozen=True)
 class Denoising:
-    """Denoised frames of one file, for a process that knows nothing yet."""
+    """Denoised frames of one file, for a process that knows nothing yet, or what an earlier command told it.
+
+    asked: with the fingerprints of the model and of the file that are meant.
+    """
 
     model: Path
     source: Path
     axes: str | None
     settings: Settings
     wanted: Wanted
+    asked: Recipe
 
     def __call__(self, numbers: Iterator[int]) -> Iterator[Frame | float]:
-        denoiser, frames = _opened(self.model, self.source, self.axes)
+        meant = self.asked.values["model"], self.asked.values["input"]
+        denoiser, frames = _loaded(self.model, self.source, self.axes, *meant)
         with about(self.source):
             yield from outputs.by_name(denoiser.stream(frames, self.settings, numbers), self.wanted)
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(model: Path, source: Path, axes: str | None) -> tuple[Denoiser, Pixels]:
-    """The model and the frames (n, c, *space), whose pixels the process that shares them out has checked."""
-    denoiser = Denoiser.load(model)
-    return denoiser, images.to_samples(images.read(source, axes), denoiser.spatial)
+def _loaded(model: Path, source: Path, axes: str | None, *meant: Value) -> tuple[Denoiser, Pixels]:
+    """The model and the frames (n, c, *space), whose pixels the process that shares them out has checked.
+
+    meant: fingerprints of both. Workers of a cluster outlive commands, and the next one may mean others under the same
+    names; another machine may have others there, or nothing.
+    """
+    try:
+        for path, one in zip((model, source), meant, strict=True):
+            if recipe.fingerprint(path) != one:
+                raise InputError(f"{path}: another file than the command began with: {ONE_DISK}")
+        denoiser = Denoiser.load(model)
+        return denoiser, images.to_samples(images.read(source, axes), denoiser.spatial)
+    except InputError as error:
+        raise InputError(
+            f"on {platform.node()}, which should see what the first process sees: {error}"
+        ) from OSError()  # not the input, which that one could read: what is there is kept
 
 
 @contextmanager
@@ -237,10 +257,7 @@ def _by_dask(distributed: Any, client: Any, make: Make, work: Unfinished) -> Ite
                 lost += tasks[task]
                 continue
             if isinstance(error, FileNotFoundError):
-                raise InputError(
-                    f"{work.folder.parent}: the workers do not find it: models, images and results have to lie on a "
-                    "disk that all machines see under the same name"
-                ) from error
+                raise InputError(f"{work.folder.parent}: the workers do not find it: {ONE_DISK}") from error
             if error is not None:
                 raise error
             done += sum(len(work.frames(block)) for block in tasks[task])
@@ -269,8 +286,7 @@ def _wait_for(work: Unfinished) -> None:
     while missing := work.missing():
         if time.monotonic() > end:
             raise InputError(
-                f"{work.folder.parent}: {len(missing)} of the frames that the workers wrote are not seen here: results "
-                "have to lie on a disk that all machines see under the same name"
+                f"{work.folder.parent}: {len(missing)} of the frames that workers wrote are not seen here: {ONE_DISK}"
             ) from TimeoutError()  # not the input: what is there is kept
         time.sleep(0.5)
 
