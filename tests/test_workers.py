@@ -251,6 +251,61 @@ def test_a_worker_of_a_cluster_that_ends_costs_no_frame_and_one_that_ends_each_t
     assert f"{kept} of 8 frame(s) are kept" in capsys.readouterr().out
 
 
+@dataclass(frozen=True)
+class Slow:
+    """Frames of which few are there when something happens."""
+
+    def __call__(self, numbers):
+        for number in numbers:
+            time.sleep(0.5)
+            yield {"": np.full((1, 2, 2), number, np.float32)}
+
+
+def test_a_scheduler_that_ends_is_said_at_once_and_costs_no_frame(tmp_path, capsys):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+
+        def begin(anew: bool) -> None:
+            kinds = {"": np.dtype(np.float32)}
+            with unfinished.opened(tmp_path, "a.tif", Recipe({}), 8, kinds, anew) as work:
+                for _ in team(Slow(), work):
+                    cluster.close()
+
+        with workers.team(1, cluster.scheduler_address) as team:
+            for anew in (True, False):  # and for the next file
+                with pytest.raises(workers.Lost, match="scheduler has ended"):
+                    begin(anew)
+    assert list(tmp_path.glob(".a.tif.*.frames/*.npz"))
+    assert "of 8 frame(s) are there already" in capsys.readouterr().out
+
+
+def test_a_cluster_without_cosdd_is_refused_before_any_work(tmp_path, monkeypatch):
+    """Its workers would end at the first frame, and nobody would hear of it."""
+    distributed = pytest.importorskip("distributed")
+    (tmp_path / "cosdd").mkdir()
+    (tmp_path / "cosdd" / "__init__.py").write_text("raise ImportError")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "path", [str(tmp_path), *sys.path])  # of the workers, which start from here
+        cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+    with (
+        cluster,
+        pytest.raises(InputError, match=r"has no cosdd: .* need the same cosdd"),
+        workers.team(1, cluster.scheduler_address),
+    ):
+        pass
+
+
+def test_a_cluster_with_another_cosdd_is_refused(monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(workers, "__version__", "0.0.1")
+    with (
+        distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        pytest.raises(InputError, match=r"has cosdd .*the same cosdd as this one \(0.0.1\)"),
+        workers.team(1, cluster.scheduler_address),
+    ):
+        pass
+
+
 def test_frames_that_another_machine_is_slow_to_show_are_no_reason_to_remove_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "PATIENCE", 0.0)
     kinds = {"": np.dtype(np.float32)}

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import multiprocessing
 import os
+import pkgutil
 import platform
 import signal
 import threading
@@ -25,7 +27,7 @@ from typing import Any
 
 import torch
 
-from cosdd import images, outputs, recipe
+from cosdd import __version__, images, outputs, recipe
 from cosdd.denoise import Denoiser, Settings
 from cosdd.errors import InputError, about
 from cosdd.lazy import Pixels
@@ -43,7 +45,7 @@ Team = Callable[[Make, Unfinished], Iterator[float]]  # `make` travels to other 
 
 
 class Lost(InputError):
-    """Frames whose workers ended without a word, again and again: not the fault of what the user gave."""
+    """Workers that ended without a word, again and again, or their scheduler: not the fault of what the user gave."""
 
     code = 1
 
@@ -234,6 +236,7 @@ def _cluster(address: str) -> Iterator[Team]:
         distributed = importlib.import_module("distributed")
     except ImportError:
         raise InputError("--dask needs the package distributed: pip install 'cosdd[cluster]'") from None
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler, which is said here
     try:
         client = distributed.Client(address, timeout=CONNECTING)
     except (OSError, ValueError, TimeoutError):
@@ -241,10 +244,30 @@ def _cluster(address: str) -> Iterator[Team]:
     with client:
         if not client.nthreads():
             raise InputError(f"--dask {address}: the scheduler has no workers: start some with dask worker {address}")
+        _refuse_other_cosdd(client)
         yield functools.partial(_by_dask, distributed, client)
 
 
+def _refuse_other_cosdd(client: Any) -> None:
+    """A worker without it would end at the first frame, without a word; one with another would make other pixels."""
+    ask = pkgutil.resolve_name, "cosdd:__version__"  # nothing of ours, which they could not take
+    answers = client.run(*ask, on_error="return")
+    try:
+        answers["the scheduler"] = client.run_on_scheduler(*ask)
+    except ImportError as error:
+        answers["the scheduler"] = error
+    for machine, answer in answers.items():
+        none = isinstance(answer, ImportError)
+        if none or (isinstance(answer, str) and answer != __version__):
+            raise InputError(
+                f"--dask: {machine} has {'no cosdd' if none else f'cosdd {answer}'}: the machines of the cluster need "
+                f"the same cosdd as this one ({__version__}): install it there and start their dask worker anew"
+            )
+
+
 def _by_dask(distributed: Any, client: Any, make: Make, work: Unfinished) -> Iterator[float]:
+    if client.status != "running":
+        raise _ended()
     blocks = work.missing()
     size = max(1, len(blocks) // (PARTS * max(1, len(client.nthreads()))))
     parts = [blocks[i : i + size] for i in range(0, len(blocks), size)]
@@ -252,6 +275,8 @@ def _by_dask(distributed: Any, client: Any, make: Make, work: Unfinished) -> Ite
     tasks = {client.submit(_task, make, work, part, pure=False, retries=TRIES - 1): part for part in parts}
     try:
         for task in distributed.as_completed(tasks):
+            if task.cancelled():  # by nobody here: so all are where the scheduler is lost
+                raise _ended()
             error = task.exception()
             if isinstance(error, distributed.KilledWorker):
                 lost += tasks[task]
@@ -263,9 +288,19 @@ def _by_dask(distributed: Any, client: Any, make: Make, work: Unfinished) -> Ite
             done += sum(len(work.frames(block)) for block in tasks[task])
             yield done / work.count
     finally:
-        client.cancel(list(tasks))
+        if client.status == "running":
+            client.cancel(list(tasks))
     _refuse_lost(work, lost)
     _wait_for(work)
+
+
+def _ended() -> Lost:
+    error = Lost(
+        "--dask: the scheduler has ended, or is not reached any more: start it and its workers anew and give the same "
+        "command again with --resume"
+    )
+    error.__cause__ = ConnectionError()  # not the input: what is there is kept
+    return error
 
 
 _TURN = threading.Lock()
