@@ -18,7 +18,7 @@ import pytest
 import tiny
 import torch
 
-from cosdd import checkpoint, cli, images, outputs, recipe, unfinished, workers
+from cosdd import checkpoint, cli, device, images, outputs, recipe, unfinished, workers
 from cosdd.denoise import Settings
 from cosdd.errors import InputError
 from cosdd.recipe import Recipe
@@ -210,6 +210,25 @@ def test_workers_leave_an_interrupt_to_the_first_process(tmp_path, monkeypatch):
     ):
         assert list(team(Interrupted(), work))
         assert work.missing() == []
+
+
+@dataclass(frozen=True)
+class Planned:
+    """Frames that hold how many pixels the worker would take at once."""
+
+    def __call__(self, numbers):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(device, "free_memory", lambda _: 4e9)
+            for _ in numbers:
+                yield {"": np.full((1, 2, 2), device.pixels_at_once(torch.device("cpu"), 1), np.float32)}
+
+
+def test_workers_share_out_the_memory_of_their_machine(team, tmp_path, monkeypatch):
+    with unfinished.opened(tmp_path, "a.tif", Recipe({}), 8, {"": np.dtype(np.float32)}, True) as work:
+        assert list(team(Planned(), work))
+        planned = work.result("", images.from_array(np.zeros((8, 2, 2)), "TYX"), "YX")[:, 0, 0]
+    monkeypatch.setattr(device, "free_memory", lambda _: 4e9)
+    np.testing.assert_allclose(2 * planned, device.pixels_at_once(torch.device("cpu"), 1), rtol=1e-6)
 
 
 def test_gpus_are_taken_in_turn(monkeypatch):

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from cosdd import __version__, images, outputs, recipe
+from cosdd import __version__, device, images, outputs, recipe
 from cosdd.denoise import Denoiser, Settings
 from cosdd.errors import InputError, about
 from cosdd.lazy import Pixels
@@ -118,7 +118,7 @@ def _local(count: int) -> Iterator[Team]:
     def pipe(place: int) -> Connection:
         if place not in team:
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, place, threads), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, place, count, threads), daemon=True)
             with _deaf():
                 process.start()
             theirs.close()
@@ -170,11 +170,12 @@ def _local(count: int) -> Iterator[Team]:
             dismiss(place)
 
 
-def _serve(pipe: Connection, place: int, threads: int) -> None:
-    """A process of `_local`: makes the blocks that it is sent, answers when each is on disk."""
+def _serve(pipe: Connection, place: int, count: int, threads: int) -> None:
+    """One of the processes of `_local`: makes the blocks that it is sent, answers when each is on disk."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows hands nothing of `_deaf` down
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    device.sharers = -(-count // max(1, torch.cuda.device_count()))
     _take_gpu(place)
     with suppress(EOFError):
         message = pipe.recv()
