@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +18,8 @@ import pytest
 import tiny
 import torch
 
-from cosdd import checkpoint, cli, images, unfinished, workers
+from cosdd import checkpoint, cli, device, images, outputs, recipe, unfinished, workers
+from cosdd.denoise import Settings
 from cosdd.errors import InputError
 from cosdd.recipe import Recipe
 from cosdd.unfinished import Unfinished
@@ -161,6 +164,34 @@ def test_a_worker_whose_disk_or_memory_fails_for_a_moment_costs_no_frame(team, t
     assert list(tmp_path.glob(".a.tif.*.frames/*.npz"))
 
 
+def frames_of(path: Path, folder: Path, **meant: str) -> workers.Denoising:
+    """Denoised frames by a model that has this path here or elsewhere; meant: other fingerprints than those of ours."""
+    model, source = folder / "model.safetensors", folder / "noisy.ome.zarr"
+    settings, wanted = Settings(samples=2), outputs.Wanted()
+    asked = recipe.asked("denoise", recipe.fingerprint(model), source, None, "float32", settings)
+    return workers.Denoising(path, source, None, settings, wanted, Recipe(dict(asked.values) | meant))
+
+
+@pytest.mark.parametrize(
+    ("name", "meant", "said"),
+    [
+        ("elsewhere/model.safetensors", {}, "cannot be read"),
+        ("model.safetensors", {"model": "an earlier one"}, "model.safetensors: another file"),
+        ("model.safetensors", {"input": "an earlier one"}, "noisy.ome.zarr: another file"),
+    ],
+)
+def test_a_machine_that_does_not_see_the_files_is_named_and_costs_no_frame(team, folder, name, meant, said):
+    def begin() -> None:
+        kinds = {"": np.dtype(np.float32)}
+        with unfinished.opened(folder, "a.tif", Recipe({}), FRAMES, kinds, True) as work:
+            list(work.fill(frames_of(folder / "model.safetensors", folder), [0, 1]))
+            list(team(frames_of(folder / name, folder, **meant), work))
+
+    with pytest.raises(InputError, match=f"on {re.escape(platform.node())}.*{said}"):
+        begin()
+    assert len(list(folder.glob(".a.tif.*.frames/*.npz"))) == 2
+
+
 @dataclass(frozen=True)
 class Interrupted:
     """Frames in whose midst somebody presses Ctrl-C, which reaches all processes of a terminal."""
@@ -181,6 +212,25 @@ def test_workers_leave_an_interrupt_to_the_first_process(tmp_path, monkeypatch):
         assert work.missing() == []
 
 
+@dataclass(frozen=True)
+class Planned:
+    """Frames that hold how many pixels the worker would take at once."""
+
+    def __call__(self, numbers):
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(device, "free_memory", lambda _: 4e9)
+            for _ in numbers:
+                yield {"": np.full((1, 2, 2), device.pixels_at_once(torch.device("cpu"), 1), np.float32)}
+
+
+def test_workers_share_out_the_memory_of_their_machine(team, tmp_path, monkeypatch):
+    with unfinished.opened(tmp_path, "a.tif", Recipe({}), 8, {"": np.dtype(np.float32)}, True) as work:
+        assert list(team(Planned(), work))
+        planned = work.result("", images.from_array(np.zeros((8, 2, 2)), "TYX"), "YX")[:, 0, 0]
+    monkeypatch.setattr(device, "free_memory", lambda _: 4e9)
+    np.testing.assert_allclose(2 * planned, device.pixels_at_once(torch.device("cpu"), 1), rtol=1e-6)
+
+
 def test_gpus_are_taken_in_turn(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
@@ -193,6 +243,11 @@ def test_a_cluster_gives_what_one_process_gives(folder):
     assert cosdd("one") == 0
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         assert cosdd("several", "--dask", cluster.scheduler_address) == 0
+        assert equal(pixels(folder / "several"), pixels(folder / "one"))
+        # Its workers outlive the command: under the same names others may be meant now.
+        checkpoint.save(tiny.checkpoint(900.0, 80.0), folder / "model.safetensors", overwrite=True)
+        assert cosdd("several", "--dask", cluster.scheduler_address, "--overwrite") == 0
+    assert cosdd("one", "--overwrite") == 0
     assert equal(pixels(folder / "several"), pixels(folder / "one"))
 
 
@@ -213,6 +268,61 @@ def test_a_worker_of_a_cluster_that_ends_costs_no_frame_and_one_that_ends_each_t
     kept = len(list((tmp_path / "always").glob(".a.tif.*.frames/*.npz")))
     assert 5 <= kept <= 7  # frames that wait for the same worker may be given up with it
     assert f"{kept} of 8 frame(s) are kept" in capsys.readouterr().out
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Frames of which few are there when something happens."""
+
+    def __call__(self, numbers):
+        for number in numbers:
+            time.sleep(0.5)
+            yield {"": np.full((1, 2, 2), number, np.float32)}
+
+
+def test_a_scheduler_that_ends_is_said_at_once_and_costs_no_frame(tmp_path, capsys):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+
+        def begin(anew: bool) -> None:
+            kinds = {"": np.dtype(np.float32)}
+            with unfinished.opened(tmp_path, "a.tif", Recipe({}), 8, kinds, anew) as work:
+                for _ in team(Slow(), work):
+                    cluster.close()
+
+        with workers.team(1, cluster.scheduler_address) as team:
+            for anew in (True, False):  # and for the next file
+                with pytest.raises(workers.Lost, match="scheduler has ended"):
+                    begin(anew)
+    assert list(tmp_path.glob(".a.tif.*.frames/*.npz"))
+    assert "of 8 frame(s) are there already" in capsys.readouterr().out
+
+
+def test_a_cluster_without_cosdd_is_refused_before_any_work(tmp_path, monkeypatch):
+    """Its workers would end at the first frame, and nobody would hear of it."""
+    distributed = pytest.importorskip("distributed")
+    (tmp_path / "cosdd").mkdir()
+    (tmp_path / "cosdd" / "__init__.py").write_text("raise ImportError")
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "path", [str(tmp_path), *sys.path])  # of the workers, which start from here
+        cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
+    with (
+        cluster,
+        pytest.raises(InputError, match=r"has no cosdd: .* need the same cosdd"),
+        workers.team(1, cluster.scheduler_address),
+    ):
+        pass
+
+
+def test_a_cluster_with_another_cosdd_is_refused(monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(workers, "__version__", "0.0.1")
+    with (
+        distributed.LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        pytest.raises(InputError, match=r"has cosdd .*the same cosdd as this one \(0.0.1\)"),
+        workers.team(1, cluster.scheduler_address),
+    ):
+        pass
 
 
 def test_frames_that_another_machine_is_slow_to_show_are_no_reason_to_remove_the_others(tmp_path, monkeypatch):

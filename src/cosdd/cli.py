@@ -118,7 +118,7 @@ def denoise(
     unlike: list[Path] = []
 
     def one(path: Path) -> list[str]:
-        image = images.read(path, axes)
+        image, its_recipe = images.read(path, axes), asked_of(path)
         frames = denoiser.frames(image)
         commands.tell(image)
         with about(path):
@@ -135,8 +135,9 @@ def denoise(
         if team is None:
             fill = outputs.here(made)
         else:
-            fill = partial(team, workers.Denoising(model.absolute(), path.absolute(), axes, asked, wanted))
-        result = (image, denoiser.spatial, path, output, wanted, asked_of(path))
+            given = model.absolute(), path.absolute(), axes, asked, wanted, its_recipe
+            fill = partial(team, workers.Denoising(*given))
+        result = (image, denoiser.spatial, path, output, wanted, its_recipe)
         with progress.bar("denoising") as show:
             # A file with some of its results was being written when a run ended: they appear one after the other.
             return outputs.write_all(fill, *result, show, overwrite or resume, anew=overwrite and not resume)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -54,11 +56,14 @@ def sound(precision: str, x: torch.Tensor) -> str:
 # Of the free memory of a processor, and no more than that: others live there too.
 SHARE, MOST = {"cpu": 0.3, "cuda": 0.7}, {"cpu": 1.5e9}
 UNKNOWN = 4e9  # free memory where the system does not say
+sharers = 1  # processes that each take a part of it: `workers` says how many
+
+CGROUP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # the limits that Linux sets to groups of processes
 
 
 def pixels_at_once(device: torch.device, bytes_per_pixel: int) -> int:
     """How many pixels may go through networks that take so much memory for each."""
-    budget = SHARE.get(device.type, 0.3) * free_memory(device)
+    budget = SHARE.get(device.type, 0.3) * free_memory(device) / sharers
     return max(1, int(min(budget, MOST.get(device.type, budget)) / bytes_per_pixel))
 
 
@@ -70,6 +75,31 @@ def free_memory(device: torch.device) -> float:
         return float(torch.cuda.mem_get_info(device)[0] + unused)
     try:
         lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        free = next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return UNKNOWN
+    return min([free, *_left_by_limits()])
+
+
+def _left_by_limits() -> Iterator[float]:
+    """Bytes, for each limit of a container or of a job: that of this process's group, and of the groups around it.
+
+    What files have left in memory counts as used there, and makes room where it is needed.
+    """
+    kinds = {  # version 2 and 1
+        "": (CGROUPS, "memory.max", "memory.current", ""),
+        "memory": (CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    }
+    with suppress(OSError):
+        for line in CGROUP.read_text(encoding="utf-8").splitlines():
+            _, kind, name = line.split(":", 2)
+            if kind not in kinds:
+                continue
+            root, limit, usage, total = kinds[kind]
+            group = root / name.lstrip("/")
+            for folder in (group, *group.parents):
+                with suppress(OSError, ValueError, KeyError):  # "max" is no limit, and outer groups may be hidden
+                    most, used = (int((folder / file).read_text()) for file in (limit, usage))
+                    files = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                    cached = int(files[f"{total}inactive_file"]) + int(files[f"{total}active_file"])
+                    yield max(0.0, float(most - used + cached))

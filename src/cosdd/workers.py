@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import multiprocessing
 import os
+import pkgutil
+import platform
 import signal
 import threading
 import time
@@ -24,48 +27,67 @@ from typing import Any
 
 import torch
 
-from cosdd import images, outputs
+from cosdd import __version__, device, images, outputs, recipe
 from cosdd.denoise import Denoiser, Settings
 from cosdd.errors import InputError, about
 from cosdd.lazy import Pixels
 from cosdd.outputs import Wanted
+from cosdd.recipe import Recipe, Value
 from cosdd.unfinished import Frame, Make, Unfinished
 
 TRIES = 2  # of a block whose worker ends
 PARTS = 8  # of a stack for each worker of a cluster: small enough that all end at about the same time
 CONNECTING = 20.0  # seconds within which a scheduler has to answer
 PATIENCE = 60.0  # seconds until what another machine wrote has to be seen here
+ONE_DISK = "models, images and results have to lie on a disk that all machines see under the same name"
 
 Team = Callable[[Make, Unfinished], Iterator[float]]  # `make` travels to other processes
 
 
 class Lost(InputError):
-    """Frames whose workers ended without a word, again and again: not the fault of what the user gave."""
+    """Workers that ended without a word, again and again, or their scheduler: not the fault of what the user gave."""
 
     code = 1
 
 
 @dataclass(frozen=True)
 class Denoising:
-    """Denoised frames of one file, for a process that knows nothing yet."""
+    """Denoised frames of one file, for a process that knows nothing yet, or what an earlier command told it.
+
+    asked: with the fingerprints of the model and of the file that are meant.
+    """
 
     model: Path
     source: Path
     axes: str | None
     settings: Settings
     wanted: Wanted
+    asked: Recipe
 
     def __call__(self, numbers: Iterator[int]) -> Iterator[Frame | float]:
-        denoiser, frames = _opened(self.model, self.source, self.axes)
+        meant = self.asked.values["model"], self.asked.values["input"]
+        denoiser, frames = _loaded(self.model, self.source, self.axes, *meant)
         with about(self.source):
             yield from outputs.by_name(denoiser.stream(frames, self.settings, numbers), self.wanted)
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(model: Path, source: Path, axes: str | None) -> tuple[Denoiser, Pixels]:
-    """The model and the frames (n, c, *space), whose pixels the process that shares them out has checked."""
-    denoiser = Denoiser.load(model)
-    return denoiser, images.to_samples(images.read(source, axes), denoiser.spatial)
+def _loaded(model: Path, source: Path, axes: str | None, *meant: Value) -> tuple[Denoiser, Pixels]:
+    """The model and the frames (n, c, *space), whose pixels the process that shares them out has checked.
+
+    meant: fingerprints of both. Workers of a cluster outlive commands, and the next one may mean others under the same
+    names; another machine may have others there, or nothing.
+    """
+    try:
+        for path, one in zip((model, source), meant, strict=True):
+            if recipe.fingerprint(path) != one:
+                raise InputError(f"{path}: another file than the command began with: {ONE_DISK}")
+        denoiser = Denoiser.load(model)
+        return denoiser, images.to_samples(images.read(source, axes), denoiser.spatial)
+    except InputError as error:
+        raise InputError(
+            f"on {platform.node()}, which should see what the first process sees: {error}"
+        ) from OSError()  # not the input, which that one could read: what is there is kept
 
 
 @contextmanager
@@ -96,7 +118,7 @@ def _local(count: int) -> Iterator[Team]:
     def pipe(place: int) -> Connection:
         if place not in team:
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, place, threads), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, place, count, threads), daemon=True)
             with _deaf():
                 process.start()
             theirs.close()
@@ -148,11 +170,12 @@ def _local(count: int) -> Iterator[Team]:
             dismiss(place)
 
 
-def _serve(pipe: Connection, place: int, threads: int) -> None:
-    """A process of `_local`: makes the blocks that it is sent, answers when each is on disk."""
+def _serve(pipe: Connection, place: int, count: int, threads: int) -> None:
+    """One of the processes of `_local`: makes the blocks that it is sent, answers when each is on disk."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows hands nothing of `_deaf` down
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    device.sharers = -(-count // max(1, torch.cuda.device_count()))
     _take_gpu(place)
     with suppress(EOFError):
         message = pipe.recv()
@@ -214,6 +237,7 @@ def _cluster(address: str) -> Iterator[Team]:
         distributed = importlib.import_module("distributed")
     except ImportError:
         raise InputError("--dask needs the package distributed: pip install 'cosdd[cluster]'") from None
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler, which is said here
     try:
         client = distributed.Client(address, timeout=CONNECTING)
     except (OSError, ValueError, TimeoutError):
@@ -221,10 +245,30 @@ def _cluster(address: str) -> Iterator[Team]:
     with client:
         if not client.nthreads():
             raise InputError(f"--dask {address}: the scheduler has no workers: start some with dask worker {address}")
+        _refuse_other_cosdd(client)
         yield functools.partial(_by_dask, distributed, client)
 
 
+def _refuse_other_cosdd(client: Any) -> None:
+    """A worker without it would end at the first frame, without a word; one with another would make other pixels."""
+    ask = pkgutil.resolve_name, "cosdd:__version__"  # nothing of ours, which they could not take
+    answers = client.run(*ask, on_error="return")
+    try:
+        answers["the scheduler"] = client.run_on_scheduler(*ask)
+    except ImportError as error:
+        answers["the scheduler"] = error
+    for machine, answer in answers.items():
+        none = isinstance(answer, ImportError)
+        if none or (isinstance(answer, str) and answer != __version__):
+            raise InputError(
+                f"--dask: {machine} has {'no cosdd' if none else f'cosdd {answer}'}: the machines of the cluster need "
+                f"the same cosdd as this one ({__version__}): install it there and start their dask worker anew"
+            )
+
+
 def _by_dask(distributed: Any, client: Any, make: Make, work: Unfinished) -> Iterator[float]:
+    if client.status != "running":
+        raise _ended()
     blocks = work.missing()
     size = max(1, len(blocks) // (PARTS * max(1, len(client.nthreads()))))
     parts = [blocks[i : i + size] for i in range(0, len(blocks), size)]
@@ -232,23 +276,32 @@ def _by_dask(distributed: Any, client: Any, make: Make, work: Unfinished) -> Ite
     tasks = {client.submit(_task, make, work, part, pure=False, retries=TRIES - 1): part for part in parts}
     try:
         for task in distributed.as_completed(tasks):
+            if task.cancelled():  # by nobody here: so all are where the scheduler is lost
+                raise _ended()
             error = task.exception()
             if isinstance(error, distributed.KilledWorker):
                 lost += tasks[task]
                 continue
             if isinstance(error, FileNotFoundError):
-                raise InputError(
-                    f"{work.folder.parent}: the workers do not find it: models, images and results have to lie on a "
-                    "disk that all machines see under the same name"
-                ) from error
+                raise InputError(f"{work.folder.parent}: the workers do not find it: {ONE_DISK}") from error
             if error is not None:
                 raise error
             done += sum(len(work.frames(block)) for block in tasks[task])
             yield done / work.count
     finally:
-        client.cancel(list(tasks))
+        if client.status == "running":
+            client.cancel(list(tasks))
     _refuse_lost(work, lost)
     _wait_for(work)
+
+
+def _ended() -> Lost:
+    error = Lost(
+        "--dask: the scheduler has ended, or is not reached any more: start it and its workers anew and give the same "
+        "command again with --resume"
+    )
+    error.__cause__ = ConnectionError()  # not the input: what is there is kept
+    return error
 
 
 _TURN = threading.Lock()
@@ -269,8 +322,7 @@ def _wait_for(work: Unfinished) -> None:
     while missing := work.missing():
         if time.monotonic() > end:
             raise InputError(
-                f"{work.folder.parent}: {len(missing)} of the frames that the workers wrote are not seen here: results "
-                "have to lie on a disk that all machines see under the same name"
+                f"{work.folder.parent}: {len(missing)} of the frames that workers wrote are not seen here: {ONE_DISK}"
             ) from TimeoutError()  # not the input: what is there is kept
         time.sleep(0.5)
 
