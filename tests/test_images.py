@@ -267,6 +267,22 @@ def test_large_files_stay_in_the_file(tmp_path, monkeypatch, name):
         np.testing.assert_array_equal(np.asarray(images.to_samples(large, spatial)), expected)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_positions_of_a_large_file_are_read_page_by_page(tmp_path, monkeypatch, compression):
+    pixels = np.random.default_rng(0).integers(0, 999, (3, 4, 20, 30), np.uint16)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:
+        for position in pixels:
+            tif.write(position, compression=compression, metadata={"axes": "TYX"})
+    small = images.read(tmp_path / "a.ome.tif")
+    monkeypatch.setattr(lazy, "LARGE", 0)
+    large = images.read(tmp_path / "a.ome.tif")
+    assert isinstance(large.data, lazy.Lazy)
+    assert large.axes == small.axes == "PTYX"
+    np.testing.assert_array_equal(small.data, pixels)
+    np.testing.assert_array_equal(np.asarray(large.data), pixels)
+    np.testing.assert_array_equal(np.asarray(large.data[1:3, 2, 5:9]), pixels[1:3, 2, 5:9])
+
+
 @pytest.mark.parametrize(
     ("axes", "told"), [("YXT", "quicker as TYX"), ("ZYXTC", "quicker as TZYXC"), ("YXZ", "as ZYX"), ("TYXC", None)]
 )

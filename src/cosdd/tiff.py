@@ -161,16 +161,20 @@ def _pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixe
         refuse_bomb(path, sum(s.nbytes for s in series))
     if first.kind == "ome" and any(page is None for s in series for page in s.pages):
         raise refusal(path, "planes are missing", "all planes of the OME-TIFF", "put its files together")
-    if len(series) > 1:
-        return np.stack([_loaded(s, path) for s in series]), f"P{first.axes}"
-    if first.dataoffset is not None and not first.is_multifile and first.keyframe.parent is tif:
+    one = len(series) == 1
+    if one and first.dataoffset is not None and not first.is_multifile and first.keyframe.parent is tif:
         mapped = np.memmap(path, tif.byteorder + first.dtype.char, "r", first.dataoffset, first.shape)
         return lazy.in_file(mapped, path), first.axes
-    page = first.keyframe.shape
-    before = first.shape[: len(first.shape) - len(page)]
-    by_pages = first.shape[len(before) :] == page and math.prod(before) == len(first.pages)
-    if first.nbytes < lazy.LARGE or first.is_multifile or not by_pages:
-        return _loaded(first, path), first.axes
+    shape, axes = (first.shape, first.axes) if one else ((len(series), *first.shape), f"P{first.axes}")
+    page, pages = first.keyframe.shape, len(first.pages)
+    before = shape[: len(shape) - len(page)]
+    by_pages = shape[len(before) :] == page and math.prod(before) == len(series) * pages
+    alike = not any(s.is_multifile or len(s.pages) != pages or s.keyframe.shape != page for s in series)
+    if sum(s.nbytes for s in series) < lazy.LARGE or not by_pages or not alike:
+        everything = np.empty(shape, first.dtype)
+        for place, s in enumerate(series):
+            everything[... if one else place] = _loaded(s, path)
+        return everything, axes
     turn = threading.Lock()
 
     def read(place: tuple[int, ...]) -> np.ndarray:
@@ -178,13 +182,13 @@ def _pixels(tif: tifffile.TiffFile, series: list[Any], path: Path) -> tuple[Pixe
         with turn, decoding(path):
             tif.filehandle.open()  # it was closed after the last part
             try:
-                one = first.pages[number]
-                _refuse_lost(one, path)
-                return one.asarray().reshape((1,) * len(before) + page)
+                stored = series[number // pages].pages[number % pages]
+                _refuse_lost(stored, path)
+                return stored.asarray().reshape((1,) * len(before) + page)
             finally:
                 tif.filehandle.close()
 
-    return Lazy(Chunks(first.shape, first.dtype, (1,) * len(before) + page, read)), first.axes
+    return Lazy(Chunks(shape, first.dtype, (1,) * len(before) + page, read)), axes
 
 
 def _loaded(series: Any, path: Path) -> np.ndarray:
