@@ -267,6 +267,18 @@ def test_large_files_stay_in_the_file(tmp_path, monkeypatch, name):
         np.testing.assert_array_equal(np.asarray(images.to_samples(large, spatial)), expected)
 
 
+@pytest.mark.parametrize("name", ["a.ome.tif", "a.ome.zarr"])
+@pytest.mark.parametrize("axes", ["YX", "TYX"])
+def test_the_only_channel_keeps_its_name_where_there_is_no_axis_for_it(tmp_path, name, axes):
+    pixels = np.zeros((3, 20, 30)[-len(axes) :], np.float32)
+    said = {"axes": axes, "Channel": {"Name": ["EGFP"]}}
+    tifffile.imwrite(tmp_path / "given.ome.tif", pixels, ome=True, metadata=said)
+    given = images.read(tmp_path / "given.ome.tif")
+    images.write(tmp_path / name, pixels, like=given)
+    assert images.read(tmp_path / name).channel_names == given.channel_names == ("EGFP",)
+    assert "channel EGFP" in given.describe()
+
+
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_positions_of_a_large_file_are_read_page_by_page(tmp_path, monkeypatch, compression):
     pixels = np.random.default_rng(0).integers(0, 999, (3, 4, 20, 30), np.uint16)

@@ -1,6 +1,7 @@
 """Several processes give what one gives, and the death of one of them is no loss."""
 
 import importlib
+import json
 import os
 import platform
 import re
@@ -246,9 +247,16 @@ def test_a_cluster_gives_what_one_process_gives(folder):
         assert equal(pixels(folder / "several"), pixels(folder / "one"))
         # Its workers outlive the command: under the same names others may be meant now.
         checkpoint.save(tiny.checkpoint(900.0, 80.0), folder / "model.safetensors", overwrite=True)
-        assert cosdd("several", "--dask", cluster.scheduler_address, "--overwrite") == 0
+        (folder / "scheduler.json").write_text(json.dumps({"address": cluster.scheduler_address}))
+        assert cosdd("several", "--dask", folder / "scheduler.json", "--overwrite") == 0
     assert cosdd("one", "--overwrite") == 0
     assert equal(pixels(folder / "several"), pixels(folder / "one"))
+
+
+def test_a_scheduler_file_that_is_not_there_is_said_at_once(folder, capsys):
+    pytest.importorskip("distributed")
+    assert cosdd("several", "--dask", folder / "scheduler.json") == 2
+    assert "scheduler.json: no such file: give the one that dask scheduler wrote" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")

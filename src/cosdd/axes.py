@@ -61,7 +61,7 @@ class Image:
         if "T" in self.pixel_size:
             parts.append(f"one frame every {self.pixel_size['T']:g} {self.unit.get('T', '')}".rstrip())
         if self.channel_names:
-            parts.append(f"channels {', '.join(self.channel_names)}")
+            parts.append(f"channel{'s'[: len(self.channel_names) - 1]} {', '.join(self.channel_names)}")
         after = [a for a in self.axes[self.axes.find("X") :] if a not in "CXY"]
         if after and isinstance(self.data, Lazy) and isinstance(self.data.chunks, Mapped):
             order = "".join(after) + "".join(a for a in self.axes if a not in after)

@@ -54,7 +54,10 @@ def denoise(
     save_samples: Annotated[int, typer.Option(help="Also write this many single samples.")] = 0,
     direct: Annotated[bool, typer.Option("--direct", help="Use the direct denoiser: one pass, no samples.")] = False,
     tile: Annotated[
-        str, typer.Option(help="Tiles of a cosdd model: auto (as memory allows), none, or pixels. The result is equal.")
+        str,
+        typer.Option(
+            help="Tiles of a cosdd model: auto (as memory allows), none, or pixels. Changes nothing but rounding."
+        ),
     ] = "auto",
     flips: Annotated[
         bool, typer.Option("--flips", help="Average over mirrored images too: a little better, four times the work.")
@@ -71,7 +74,8 @@ def denoise(
         int, typer.Option("--workers", min=1, help="Processes on this machine that share the frames of each file.")
     ] = 1,
     dask: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Share them among the workers of this Dask scheduler.")
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Share them among the workers of a Dask scheduler, or of its file."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Skip what is done, go on with what was begun.")] = False,
     overwrite: commands.Overwrite = False,

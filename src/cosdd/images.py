@@ -152,7 +152,7 @@ def read(path: str | Path, axes: str | None = None) -> Image:
     unit = {a: image.unit[a] for a in size if image.unit.get(a)}
     lengths = dict(zip(image.axes, image.data.shape, strict=True))
     names = tuple(metadata.name(name) for name in image.channel_names)
-    names = names if len(names) == lengths.get("C") and all(names) else ()
+    names = names if len(names) == lengths.get("C", 1) and all(names) else ()
     more = image.metadata.fitting(lengths.get("P", 1), lengths.get("C", 1))
     return Image(image.data, image.axes, size, unit, names, path, more, image.remarks + senseless)
 

@@ -292,7 +292,8 @@ def write(path: Path, data: Pixels, like: Image, ome: bool, made: str) -> None:
     fits_ome = ome_holds(axes, data.dtype)
     as_ome = fits_ome and not imagej
     rgb = axes.endswith("YXC") and lengths["C"] == 3 and (pixel == "uint8" if imagej else fits_ome)
-    names = list(like.channel_names) if not rgb and len(like.channel_names) == lengths.get("C") else []
+    one = 0 if imagej else 1  # Fiji shows names plane by plane: there the only channel needs none
+    names = list(like.channel_names) if not rgb and len(like.channel_names) == lengths.get("C", one) else []
     more = like.metadata.fitting(lengths.get("P", 1), 0 if rgb else lengths.get("C", 1))
     unit = like.unit.get("X", "") if imagej else "centimeter"  # ImageJ has one for all directions
     x, y, z = (converted(like, axis, unit) for axis in "XYZ")

@@ -85,6 +85,7 @@ def _watch(run: int, listen: int, advice: str) -> None:
 def last_words(before: int) -> str:
     """What is known of a run that ended without a word. ``before``: how often the system had killed when it began."""
     left = "what was finished is whole, and nothing half-written is left under its name"
+    left += "; train and denoise go on with --resume where they were"
     if killed() > before:
         return f"out of memory (the system killed the run): {left}"
     return f"ended by force (killed, or a fault in a library, as happens where memory runs out): {left}"

@@ -238,8 +238,12 @@ def _cluster(address: str) -> Iterator[Team]:
     except ImportError:
         raise InputError("--dask needs the package distributed: pip install 'cosdd[cluster]'") from None
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler, which is said here
+    kept = address.endswith(".json")  # the file of --scheduler-file, which says the address
+    if kept and not Path(address).is_file():  # it would be waited for
+        raise InputError(f"--dask {address}: no such file: give the one that dask scheduler wrote, or its address")
+    where = {"scheduler_file" if kept else "address": address}
     try:
-        client = distributed.Client(address, timeout=CONNECTING)
+        client = distributed.Client(**where, timeout=CONNECTING)
     except (OSError, ValueError, TimeoutError):
         raise InputError(f"--dask {address}: no scheduler answers there: start one with dask scheduler") from None
     with client:
