@@ -187,27 +187,9 @@ def test_tiles_of_volumes_equal_the_whole():
     np.testing.assert_allclose(tiled, whole, atol=1e-5 * np.ptp(whole))
 
 
-def test_what_does_not_fit_into_memory_goes_on_in_smaller_tiles(monkeypatch, capsys):
-    net, noisy = denoiser(0.0, 1.0), np.random.default_rng(0).normal(size=(100, 120))
-    whole = net.denoise(noisy, samples=2).mean
-    look = COSDD.sample
-
-    def poor(self, features, *rest):
-        if features[0][0, 0].numel() > 6000:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return look(self, features, *rest)
-
-    monkeypatch.setattr(COSDD, "sample", poor)
-    monkeypatch.setattr(sampling, "SMALLEST_TILE", 1000)
-    np.testing.assert_allclose(net.denoise(noisy, samples=2).mean, whole, atol=1e-5 * np.ptp(whole))
-    assert "note: out of memory with" in capsys.readouterr().out
-    monkeypatch.setattr(sampling, "SMALLEST_TILE", 10**6)
-    with pytest.raises(torch.OutOfMemoryError):
-        net.denoise(noisy, samples=2)
-
-
-def test_what_was_learned_about_memory_holds_for_the_next_frames(monkeypatch, capsys):
-    net, noisy, sample = denoiser(0.0, 1.0), np.random.default_rng(0).normal(size=(4, 100, 120)), COSDD.sample
+def little_memory(monkeypatch):
+    """It suffices for tiles of 6000 pixels."""
+    sample = COSDD.sample
 
     def poor(self, features, *rest):
         if features[0][0, 0].numel() > 6000:
@@ -216,6 +198,22 @@ def test_what_was_learned_about_memory_holds_for_the_next_frames(monkeypatch, ca
 
     monkeypatch.setattr(COSDD, "sample", poor)
     monkeypatch.setattr(sampling, "SMALLEST_TILE", 1000)
+
+
+def test_what_does_not_fit_into_memory_goes_on_in_smaller_tiles(monkeypatch, capsys):
+    net, noisy = denoiser(0.0, 1.0), np.random.default_rng(0).normal(size=(100, 120))
+    whole = net.denoise(noisy, samples=2).mean
+    little_memory(monkeypatch)
+    np.testing.assert_allclose(net.denoise(noisy, samples=2).mean, whole, atol=1e-5 * np.ptp(whole))
+    assert "note: out of memory with" in capsys.readouterr().out
+    monkeypatch.setattr(sampling, "SMALLEST_TILE", 10**6)
+    with pytest.raises(torch.OutOfMemoryError):
+        net.denoise(noisy, samples=2)
+
+
+def test_what_was_learned_about_memory_holds_for_the_next_frames(monkeypatch, capsys):
+    net, noisy = denoiser(0.0, 1.0), np.random.default_rng(0).normal(size=(4, 100, 120))
+    little_memory(monkeypatch)
     net.denoise(noisy[:1], samples=2)
     once = capsys.readouterr().out
     net.denoise(noisy, samples=2)

@@ -14,9 +14,19 @@ import cosdd
 SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
 ROOMS = ["errors", "config", "overrides", "progress", "writing", "lazy", "zarray", "metadata", "omezarr", "axes"]
-ROOMS += ["tiff", "images", "specimen", "simulate", "metrics", "evaluation", "excerpts", "correlation", "inspection"]
-ROOMS += ["noisefloor", "outliers", "data", "preparation", "likeness", "device", "processes", "feed", "model"]
-ROOMS += ["updates", "tensorfile", "calibration", "checkpoint", "training", "snapshot", "generation", "latents"]
+ROOMS += ["tiff", "images", "specimen", "simulate", "simulation", "metrics", "evaluation", "excerpts", "correlation"]
+ROOMS += ["inspection", "noisefloor", "outliers", "data", "preparation", "likeness", "device", "processes", "feed"]
+ROOMS += [
+    "model",
+    "updates",
+    "tensorfile",
+    "calibration",
+    "checkpoint",
+    "training",
+    "snapshot",
+    "generation",
+    "latents",
+]
 ROOMS += ["estimates", "tiles", "pyramid", "sampling", "denoise", "recipe", "unfinished", "outputs", "workers"]
 ROOMS += ["checks", "report", "preview", "demo", "commands", "witness", "cli_train", "cli", "__main__"]
 

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from typer.testing import CliRunner
 
-from cosdd import images, metrics, simulate
+from cosdd import images, metrics, simulate, simulation
 from cosdd.cli import app
 from cosdd.errors import InputError
 from cosdd.specimen import specimen
@@ -105,7 +105,7 @@ def test_full_scale_is_that_of_the_type_or_the_largest_value(tmp_path):
         ("c.npy", np.full((16, 16), 900, np.uint16), 900),
     ):
         np.save(tmp_path / name, array)
-        assert simulate.full_scale([tmp_path / name], None) == scale
+        assert simulation.full_scale([tmp_path / name], None) == scale
 
 
 @pytest.mark.parametrize("kind", ["tif", "npy"])
@@ -114,7 +114,7 @@ def test_memory_holds_a_plane_however_many_there_are(tmp_path, kind):
     pixels = np.broadcast_to(np.float32(0.5), (planes, edge, edge))
     images.write(path, pixels, images.from_array(pixels, "TYX"))
     tracemalloc.start()
-    for _ in simulate.write_all([path], tmp_path, "stripe", {}, axes="TYX"):
+    for _ in simulation.write_all([path], tmp_path, "stripe", {}, axes="TYX"):
         pass
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -299,20 +299,19 @@ def simulate(
     overwrite: commands.Overwrite = False,
 ) -> None:
     """Make clean images noisy by a known recipe, and keep the clean partners."""
-    from cosdd import images
-    from cosdd import simulate as recipes
+    from cosdd import images, simulation
 
     commands.refuse_as_folder(output)
     given = overrides.from_options(settings or [])
     paths = images.find(files)
     commands.tell_not_read(files)
-    context.with_resource(writing.claim(output, [recipes.SUMMARY]))
+    context.with_resource(writing.claim(output, [simulation.SUMMARY]))
     with progress.bar("simulating") as show:
-        for share in recipes.write_all(
+        for share in simulation.write_all(
             paths, output, recipe, given, scale=full_scale, axes=axes, seed=seed, overwrite=overwrite
         ):
             show(share)
-    noisy, summary = output / "noisy", output / recipes.SUMMARY
+    noisy, summary = output / "noisy", output / simulation.SUMMARY
     out.print(f"{len(paths)} file(s): {noisy}, {output / 'clean'}; recipe and options: {summary}")
     scale = json.loads(summary.read_text(encoding="utf-8"))["full_scale"]
     out.print(
