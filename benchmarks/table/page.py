@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,8 +96,8 @@ def lines(entry: Mapping[str, Any]) -> list[str]:
 def longer(entry: Mapping[str, Any]) -> list[str]:
     """The sets that were measured again with more time."""
     rows: Sequence[Row] = sorted(entry["results"]["rows"], key=_order)
-    by, minutes = method_of(rows), max(row["protocol"].get("budget", 0) for row in rows) / 60
-    found = [f"### With {minutes:g} minutes each: PSNR (dB, range 1)", "", *verdict(rows, by), ""]
+    by = method_of(rows)
+    found = [f"### {_title_of_longer(rows)}", "", *verdict(rows, by), ""]
     return [*found, *conditions(entry, rows), "", *table(gathered(rows, "psnr"), by, HIGHER, 2), ""]
 
 
@@ -105,7 +106,15 @@ def _given_longer() -> list[str]:
     entry = read("table_long")
     rows: Sequence[Row] = entry["results"]["rows"] if entry else []
     winners = [line for line in verdict(rows, method_of(rows)) if line.startswith("- **")]
-    return ["", "With more time, [below](#with-10-minutes-each-psnr-db-range-1):", "", *winners] if winners else []
+    if not winners:
+        return []
+    anchor = re.sub("[^a-z0-9]+", "-", _title_of_longer(rows).lower()).strip("-")
+    return ["", f"With more time, [below](#{anchor}):", "", *winners]
+
+
+def _title_of_longer(rows: Sequence[Row]) -> str:
+    minutes = max(row["protocol"].get("budget", 0) for row in rows) / 60
+    return f"With {minutes:g} minutes each: PSNR (dB, range 1)"
 
 
 def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:

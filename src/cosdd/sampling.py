@@ -205,8 +205,9 @@ class Sampling:
                 inner = tiles.within(tiles.moved(tile.inner, [room] * (x.dim() - 2)), self.window[2:])
                 for part, at, down in parts:
                     placed = Tile(inner, tiles.moved(tile.seen, [span.start for span in self._view(at)]))
-                    if at not in climbed or not stay:
-                        climbed = climbed if stay else {}  # not two at a time
+                    if not stay:
+                        climbed.clear()  # there is room for one of them
+                    if at not in climbed:
                         with self._arithmetic():
                             climbed[at], _ = self.network.ladder.climb(x[(..., *placed.seen)], stop=cut.level)
                     samples = self._drawn(cut, climbed[at], placed, part, noise, cut.seen(down, tile))
