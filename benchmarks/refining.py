@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,13 +51,16 @@ def estimates(model: Denoiser, noisy: np.ndarray) -> dict[str, tuple[np.ndarray,
 def passes(model: Denoiser, noisy: np.ndarray, mean: np.ndarray, std: np.ndarray | None) -> list[np.ndarray]:
     """The estimate (n, y, x), and what one, two, ... passes make of it."""
     network, statistics = model.checkpoint.network, model.checkpoint.statistics
-    noise = network.measured if isinstance(network, COSDD) else network.noise
-    assert noise is not None
+    if isinstance(network, COSDD):
+        assert network.measured is not None
+        once = partial(wiener.refined, noise=network.measured)
+    else:
+        once = network.refined
     x, better = (torch.from_numpy(statistics.normalise(image[:, None])) for image in (noisy, mean))
     spread = None if std is None else torch.from_numpy(std[:, None] / np.float32(statistics.std[0]))
     found = [mean]
     for _ in range(MOST):
-        *_, (_, better) = wiener.refined(x, better, spread, noise)
+        *_, (_, better) = once(x, better, spread)
         found.append(statistics.restore(better.numpy())[:, 0])
     return found
 

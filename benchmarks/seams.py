@@ -67,7 +67,7 @@ def by_strips(model: Denoiser, noisy: np.ndarray) -> dict[str, float]:
     def made(pixels: int) -> dict[str, np.ndarray | None]:
         with (
             mock.patch.object(denoise, "STRIP", pixels),
-            mock.patch.object(wiener.refined, "__defaults__", (-1, pixels)),
+            mock.patch.object(wiener.refined, "__defaults__", (-1, 0.0, pixels)),
         ):
             result = model.denoise(noisy)
         return {"mean": result.mean, "standard deviation": result.std}

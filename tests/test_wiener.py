@@ -35,7 +35,7 @@ def images(kind: str, count: int = 4, size: int = 96) -> tuple[torch.Tensor, tor
     return torch.from_numpy(clean).float(), torch.from_numpy(noisy).float(), known(noisy)
 
 
-def refined(*given: object, **how: int) -> torch.Tensor:
+def refined(*given: object, **how: float) -> torch.Tensor:
     *_, (share, better) = wiener.refined(*given, **how)  # type: ignore[arg-type]
     assert share == 1
     return better
@@ -55,6 +55,49 @@ def test_what_is_sure_stays_and_what_is_not_gives_way():
     torch.testing.assert_close(refined(noisy, clean, torch.full_like(clean, 1e-4), noise), clean, atol=1e-4, rtol=0)
     moved = refined(noisy, clean, torch.ones_like(clean), noise)
     assert (moved - clean).abs().mean() > 0.05
+
+
+def test_an_error_of_each_row_s_own_is_looked_for_across_the_rows():
+    clean, noisy, noise = images("streaks")
+    error = 0.06 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    error = sum(weight * error.roll(shift, -1) for shift, weight in ((-1, 0.5), (0, 1.0), (1, 0.5)))
+    std = error.std().expand_as(clean)
+    alike, by_row = (
+        (refined(noisy, clean + error, std, noise, by_row=share) - clean).square().mean() for share in (0.0, 1.0)
+    )
+    assert by_row < 0.9 * alike
+
+
+@pytest.mark.parametrize("by_row", [0.0, 0.5, 1.0])
+def test_each_frequency_counts_by_the_inverse_of_its_variance(by_row):
+    """Against a plain sum over whole spectra."""
+    x, guide, std = torch.randn(3, 1, 1, 17, 14, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    noise = RowNoise(1).double().requires_grad_(False)
+    found = refined(x, guide, std, noise, by_row=by_row)[0, 0].numpy()
+
+    n, before = wiener.BLOCK, wiener.BLOCK - wiener.STEP
+    window = np.sin(np.pi * (np.arange(n) + 0.5) / n)
+    both = np.outer(window, window)
+    x, guide, variance = (np.pad(image[0, 0].numpy(), before + n, mode="reflect") for image in (x, guide, std.square()))
+    total, weights = np.zeros((2, *x.shape))
+    for i in range(n, before + n + 17, wiener.STEP):
+        for j in range(n, before + n + 14, wiener.STEP):
+            place = slice(i, i + n), slice(j, j + n)
+            level = guide[place].mean()
+            noisy, signal = (np.fft.fft2((image[place] - level) * both) for image in (x, guide))
+            half = wiener._power(noise, torch.full((1, 1, 1, 1), level), torch.from_numpy(window)).detach().flatten()
+            power = np.concatenate([half, half[1:-1].flip(0)]) * (window**2).sum()
+            gain = abs(signal) ** 2 / (abs(signal) ** 2 + power)
+            left = gain * power
+            error = (1 - by_row) * left + by_row * left.mean(0)
+            error *= (variance[place] * both**2).sum() * n**2 / error.sum()
+            share = error / (error + left)
+            block = np.fft.ifft2(share * gain * noisy + (1 - share) * signal).real + level * both
+            weight = both / (wiener.LEAST + ((share * gain)[:, : n // 2 + 1] ** 2).mean())
+            total[place] += weight * block
+            weights[place] += weight * both
+    inside = slice(before + n, before + n + 17), slice(before + n, before + n + 14)
+    np.testing.assert_allclose(found, total[inside] / weights[inside], rtol=1e-5, atol=1e-6)  # the window is float32
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 50, 37), (2, 1, 64, 16), (1, 1, 3, 50, 21), (1, 1, 1, 5), (1, 1, 13, 1)])

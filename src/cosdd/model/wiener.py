@@ -8,7 +8,10 @@ frequency, the learned noise how much noise, and the block of the *noisy* image 
     filtered = signal / (signal + noise) * noisy        (for each frequency)
 
 in overlapping windowed blocks (as in the second step of BM3D; Dabov et al. 2007). Estimate and filtered image err
-differently, so each counts by the inverse of its stated variance.
+differently, so at each frequency of a block each counts by the inverse of the variance of its error. Of the filtered
+image that is what the filter leaves of the noise. Of the estimate the variance is stated, not how it spreads over the
+frequencies: as much in proportion as of the filtered image, or, for the share `by_row`, alike across the rows, as where
+every row has been estimated by itself and errs independently of its neighbours.
 
 It needs the covariance of the noise and nothing else of its shape. "Row" is the line of pixels along the noise axis.
 """
@@ -39,11 +42,13 @@ def refined(
     std: Float[Tensor, "b c *space"] | None,
     noise: RowNoise,
     axis: int = -1,
+    by_row: float = 0.0,
     pixels: int = PIXELS,
 ) -> Iterator[tuple[float, Float[Tensor, "b c *space"]]]:
     """A better mean, from the noisy image x and the mean and standard deviation of the clean one.
 
     Missing pixels of x are NaN. Without a standard deviation the filtered image alone counts. axis: that of the noise.
+    by_row: share of the error of the mean (of its variance) that is independent from row to row.
     Yields the share done and the image while it is filled.
     """
     x = torch.where(x.isnan(), mean, x).movedim(axis, -1)
@@ -54,36 +59,45 @@ def refined(
     rows = max(1, pixels // (width * x.shape[0] * x.shape[1] * STEP)) * STEP
     strips = [slice(start, min(start + rows, height)) for start in range(0, height, rows)]
     for number, (plane, strip) in enumerate((plane, strip) for plane in planes for strip in strips):
-        near = slice(max(0, strip.start - BLOCK), strip.stop + BLOCK)
-        inside = slice(strip.start - near.start, strip.stop - near.start)
-        guide = mean[plane][..., near, :]
-        filtered, variance = _filtered(x[plane][..., near, :], guide, noise)
-        if std is not None:
-            own = std[plane][..., near, :].square()
-            filtered = guide.lerp(filtered, own / (own + variance).clamp_min(1e-12))
-        better[plane][..., strip, :] = filtered[..., inside, :]
+        near = (*plane, slice(max(0, strip.start - BLOCK), strip.stop + BLOCK))
+        inside = slice(strip.start - near[-1].start, strip.stop - near[-1].start)
+        variance = None if std is None else std[near].square()
+        better[plane][..., strip, :] = _better(x[near], mean[near], variance, noise, by_row)[..., inside, :]
         yield (number + 1) / (len(planes) * len(strips)), better.movedim(-1, axis)
 
 
-def _filtered(
-    x: Float[Tensor, "b c h w"], guide: Float[Tensor, "b c h w"], noise: RowNoise
-) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c h w"]]:
-    """The filtered image, and the variance that its error has if the guide tells the spectrum of the signal."""
+def _better(
+    x: Float[Tensor, "b c h w"],
+    mean: Float[Tensor, "b c h w"],
+    variance: Float[Tensor, "b c h w"] | None,
+    noise: RowNoise,
+    by_row: float,
+) -> Float[Tensor, "b c h w"]:
+    """The mean and the filtered image, weighed against each other in every block of a strip."""
     window = torch.sin(math.pi * (torch.arange(BLOCK) + 0.5) / BLOCK).to(x)
     both = torch.outer(window, window)
-    noisy, signal = _blocks(x), _blocks(guide)
-    level = signal.mean((-2, -1), keepdim=True)
+    guide = _blocks(mean)
+    level = guide.mean((-2, -1), keepdim=True)
     power = _power(noise, level[..., 0, 0], window)[..., None, :] * window.square().sum()
-    strength = torch.fft.rfft2((signal - level) * both).abs().square()
+    noisy, signal = (torch.fft.rfft2((blocks - level) * both) for blocks in (_blocks(x), guide))
+    strength = signal.abs().square()
     gain = strength / (strength + power)
-    blocks = torch.fft.irfft2(torch.fft.rfft2((noisy - level) * both) * gain, s=(BLOCK, BLOCK)) + level * both
-    twice = torch.full_like(gain[0, 0, 0, 0, 0], 2.0)  # frequencies that stand for their mirror image as well
-    twice[0] = twice[-1] = 1
-    left = (gain * power * twice).sum((-2, -1), keepdim=True) / (BLOCK**4 * both.square().mean())
-    # Blocks that keep less of the noise count more.
-    weight = both / (LEAST + gain.square().mean((-2, -1), keepdim=True))
-    total = _joined(weight * both, x.shape)
-    return _joined(weight * blocks, x.shape) / total, _joined(weight * both * left, x.shape) / total
+    kept = gain  # of the noise, in the outcome
+    if variance is None:
+        outcome = gain * noisy
+    else:
+        left = gain * power  # variance of the error of the filtered image, if the mean tells the spectrum of the signal
+        stated = (_blocks(variance) * both.square()).sum((-2, -1), keepdim=True)  # of that of the mean: per pixel
+        twice = torch.full_like(window[: BLOCK // 2 + 1], 2.0)  # frequencies that stand for their mirror image as well
+        twice[0] = twice[-1] = 1
+        shape = left.lerp(left.mean(-2, keepdim=True), by_row)
+        error = shape * stated / ((shape * twice).sum((-2, -1), keepdim=True) / BLOCK**2).clamp_min(1e-20)
+        share = error / (error + left).clamp_min(1e-20)
+        kept = share * gain
+        outcome = signal + share * (gain * noisy - signal)
+    blocks = torch.fft.irfft2(outcome, s=(BLOCK, BLOCK)) + level * both
+    weight = both / (LEAST + kept.square().mean((-2, -1), keepdim=True))  # those that keep less of the noise count more
+    return _joined(weight * blocks, x.shape) / _joined(weight * both, x.shape)
 
 
 def _power(noise: RowNoise, level: Float[Tensor, "b c i j"], window: Float[Tensor, " n"]) -> Float[Tensor, "b c i j f"]:
