@@ -39,6 +39,7 @@ def main() -> None:
     run.add_argument("--limit", default="1h", type=duration, help="a method is ended after so long")
     run.add_argument("--checkout", default="", help="folder of the authors' code, github.com/krulllab/COSDD")
     run.add_argument("--results", default="table", choices=["table", "table_long"], help="file, one for each budget")
+    run.add_argument("--again", action="store_true", help="also rows that are there, as after a change of the code")
     environment = verbs.add_parser("environment", help="make the environment of some methods")
     environment.add_argument("name")
     asked = parser.parse_args()
@@ -54,7 +55,8 @@ def main() -> None:
         chosen = list(methods.METHODS) if asked.methods == "all" else asked.methods.split(",")
         images = list(sets.SETS) if asked.sets == "all" else asked.sets.split(",")
         checkout = os.path.abspath(asked.checkout) if asked.checkout else ""
-        protocol = table.Protocol(asked.budget, asked.clock, asked.test_images, asked.limit, checkout, asked.results)
+        terms = (asked.budget, asked.clock, asked.test_images, asked.limit, checkout, asked.results, asked.again)
+        protocol = table.Protocol(*terms)
         table.run(chosen, images, asked.seeds, protocol, _command(asked))
     except InputError as error:
         sys.exit(_fault(error))

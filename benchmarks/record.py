@@ -42,9 +42,13 @@ def machine() -> dict[str, Any]:
 
 def origin(command: str) -> dict[str, str]:
     """What was run, when, and on which state of the code."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS, capture_output=True, text=True)
-    date = datetime.now(UTC).strftime("%Y-%m-%d")
-    return {"command": command, "date": date, "commit": commit.stdout.strip()}
+    return {"command": command, "date": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": commit()}
+
+
+def commit() -> str:
+    """The state of the code."""
+    said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS, capture_output=True, text=True)
+    return said.stdout.strip()
 
 
 def write(name: str, command: str, results: Any) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from scipy.signal import lfilter
 
@@ -19,9 +20,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import record  # noqa: E402
-from benchmarks.table import classical, controls, page, run, sets  # noqa: E402
+from benchmarks.table import classical, controls, ours, page, run, sets  # noqa: E402
 from benchmarks.table.methods import METHODS, Method  # noqa: E402
 from benchmarks.table.task import Task  # noqa: E402
+from cosdd import training  # noqa: E402
 from cosdd.errors import InputError  # noqa: E402
 
 PROTOCOL = run.Protocol(budget=60, limit=60)
@@ -202,9 +204,21 @@ def test_controls_learn_until_their_budget_is_used(fit, monkeypatch):
     looks = itertools.count()
     monkeypatch.setattr(Task, "start", lambda self: lambda: next(looks) / 120)  # the same on every machine
     fitted = fit(Task(noisy, noisy[:2], budget=1, clock="wall", seed=0, extent=0))
-    (denoise,) = fitted.estimates.values()
+    denoise, refined = fitted.estimates.values()
     assert fitted.steps == 60  # the clock is looked at twice in a step
-    assert np.mean((denoise(noisy[:2]) - scene) ** 2) < 0.7 * np.mean((noisy[:2] - scene) ** 2)
+    before, after, last = (np.mean((x - scene) ** 2) for x in (noisy[:2], denoise(noisy[:2]), refined(noisy[:2])))
+    assert after < 0.7 * before
+    assert last < after  # 60 steps leave something for the last step to do
+
+
+def test_what_ours_measures_before_training_is_paid_for_from_the_budget(monkeypatch):
+    noisy = np.random.default_rng(0).normal(100, 10, (4, 32, 32)).astype(np.float32)
+    seen = []
+    monkeypatch.setattr(Task, "start", lambda self: lambda: 0.75)  # of the budget is used when training begins
+    monkeypatch.setattr(training, "fit", lambda run: seen.append(run.settings.train.time) or iter(()))
+    monkeypatch.setattr(training, "finish", lambda run: tiny.checkpoint(100.0, 10.0))
+    ours.auto(Task(noisy, noisy, budget=80, clock="processor", seed=0, extent=0))
+    assert seen == [20]
 
 
 def test_the_row_spectrum_is_that_of_the_noise():

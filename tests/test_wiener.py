@@ -69,8 +69,8 @@ def test_an_error_of_each_row_s_own_is_looked_for_across_the_rows():
 
 
 @pytest.mark.parametrize("by_row", [0.0, 0.5, 1.0])
-def test_each_frequency_counts_by_the_inverse_of_its_variance(by_row):
-    """Against a plain sum over whole spectra."""
+def test_estimate_and_filtered_image_count_by_the_inverse_of_their_variance(by_row):
+    """At each frequency; against a plain sum over whole spectra."""
     x, guide, std = torch.randn(3, 1, 1, 17, 14, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     noise = RowNoise(1).double().requires_grad_(False)
     found = refined(x, guide, std, noise, by_row=by_row)[0, 0].numpy()
@@ -93,7 +93,7 @@ def test_each_frequency_counts_by_the_inverse_of_its_variance(by_row):
             error *= (variance[place] * both**2).sum() * n**2 / error.sum()
             share = error / (error + left)
             block = np.fft.ifft2(share * gain * noisy + (1 - share) * signal).real + level * both
-            weight = both / (wiener.LEAST + ((share * gain)[:, : n // 2 + 1] ** 2).mean())
+            weight = both / (wiener.LEAST + ((share * gain) ** 2).mean())
             total[place] += weight * block
             weights[place] += weight * both
     inside = slice(before + n, before + n + 17), slice(before + n, before + n + 14)

@@ -1,7 +1,8 @@
 """Two plain controls that use our assumption, noise independent from row to row, and nothing else.
 
 Network (that of ``auto``), optimiser, learning rate, crops, moving average and choice of the best weights on held-out
-frames are those of ``auto``, so that what differs is the idea.
+frames are those of ``auto``, so that what differs is the idea. Its last step needs no more than an estimate and the
+noise measured across the rows, so theirs are refined by it as well.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.table.task import Fitted, Task
-from cosdd import config, device
+from cosdd import config, device, noisefloor
 from cosdd.data import Frames
+from cosdd.model import wiener
 from cosdd.model.blindrow import BlindRow
+from cosdd.model.rownoise import RowNoise
 from cosdd.model.unet import UNet
 
 SETTINGS = config.build("tiny", {"method": "blind-row"})
@@ -73,7 +76,10 @@ def row_masked(task: Task) -> Fitted:
 
 
 def learned(task: Task, name: str, kind: Callable[[], RowSplit | RowMasked]) -> Fitted:
-    """Train on random crops until the budget is used; the best of 40 looks at held-out crops counts."""
+    """Train on random crops until the budget is used; the best of 40 looks at held-out crops counts.
+
+    Estimates: as the network makes them, and refined.
+    """
     train, used = SETTINGS.train, task.start()
     torch.manual_seed(task.seed)
     where = device.best()
@@ -82,6 +88,7 @@ def learned(task: Task, name: str, kind: Callable[[], RowSplit | RowMasked]) -> 
     average, best = copy.deepcopy(network).eval(), copy.deepcopy(network).eval()
     optimiser = torch.optim.Adam(network.parameters(), lr=train.lr)
     edges = frames.edges(train.crop, 16)
+    floor = noisefloor.measure(frames.windows(), -1)
     held_out = torch.from_numpy(frames.validation_crops(task.seed, 32, edges)).to(where)
     step, looks, lowest = 0, 0, math.inf
     while (share := used()) < 1:
@@ -108,11 +115,26 @@ def learned(task: Task, name: str, kind: Callable[[], RowSplit | RowMasked]) -> 
                     lowest = error
                     best.load_state_dict(average.state_dict())
 
-    @torch.inference_mode()
-    def denoise(images: np.ndarray) -> np.ndarray:
-        normal = torch.from_numpy(frames.statistics.normalise(images[:, None])).to(where)
-        with device.arithmetic("auto", where):
-            parts = [best(image[None]) for image in normal]
-        return frames.statistics.restore(torch.cat(parts).float().cpu().numpy())[:, 0]
+    def as_shown(images: np.ndarray) -> Tensor:
+        return torch.from_numpy(frames.statistics.normalise(images[:, None])).to(where)
 
-    return Fitted({name: denoise}, step, {"parameters": sum(p.numel() for p in network.parameters())})
+    @torch.inference_mode()
+    def estimated(images: np.ndarray) -> Tensor:
+        with device.arithmetic("auto", where):
+            return torch.cat([best(image[None]) for image in as_shown(images)]).float()
+
+    def restored(estimate: Tensor) -> np.ndarray:
+        return frames.statistics.restore(estimate.cpu().numpy())[:, 0]
+
+    estimates = {name: lambda images: restored(estimated(images))}
+    if floor is not None and not floor.hidden:
+        noise = RowNoise(1).to(where)
+        noise.start_at(floor)
+        noise.requires_grad_(False)
+
+        def refined(images: np.ndarray) -> np.ndarray:
+            *_, (_, better) = wiener.refined(as_shown(images), estimated(images), None, noise)
+            return restored(better)
+
+        estimates[f"{name} refined"] = refined
+    return Fitted(estimates, step, {"parameters": sum(p.numel() for p in network.parameters())})

@@ -33,8 +33,8 @@ def n2v2(task: Task) -> Fitted:
     from careamics.config.factories import create_advanced_n2v_config
 
     config = create_advanced_n2v_config(
-        experiment_name="n2v2", batch_size=80, use_n2v2=True, roi_size=5, masked_pixel_percentage=0.2,
-        model_params={"depth": 3, "num_channels_init": 64}, **_common(task, 1e-3),
+        experiment_name="n2v2", use_n2v2=True, roi_size=5, masked_pixel_percentage=0.2,
+        model_params={"depth": 3, "num_channels_init": 64}, **_common(task, 1e-3, batch=80),
     )  # fmt: skip
     return fitted(task, "N2V2", config)
 
@@ -52,9 +52,9 @@ def _n2v(task: Task, span: int) -> Any:
     from careamics.config.factories import create_advanced_n2v_config
 
     config = create_advanced_n2v_config(
-        experiment_name="n2v", batch_size=128, roi_size=11, masked_pixel_percentage=0.2,
+        experiment_name="n2v", roi_size=11, masked_pixel_percentage=0.2,
         struct_n2v_axes="horizontal" if span else "none", struct_n2v_span=min(span, 15) or 5,
-        model_params={"depth": 2, "num_channels_init": 32}, **_common(task, 4e-4),
+        model_params={"depth": 2, "num_channels_init": 32}, **_common(task, 4e-4, batch=128),
     )  # fmt: skip
     if span > 15:  # its validation refuses more, its code does not
         mask = config.algorithm_config.n2v_config.struct_mask
@@ -67,18 +67,26 @@ def _pairs(task: Task, kind: str) -> Any:
 
     model = {"depth": 2, "num_channels_init": 32, "residual": True, "use_batch_norm": False}
     make = create_advanced_care_config if kind == "care" else create_advanced_n2n_config
-    config = make(experiment_name=kind, batch_size=16, model_params=model, **_common(task, 4e-4, patch=128))
+    common = _common(task, 4e-4, batch=16, patch=128)
+    if kind == "care":  # left alone it keeps the latest weights and ends after three epochs without gain
+        best = {"monitor": "val_loss", "mode": "min"}
+        common["checkpoint_params"] |= best
+        common["early_stopping_params"] = best | {"patience": 5 * common["lr_scheduler_params"]["patience"]}
+    config = make(experiment_name=kind, model_params=model, **common)
     # The mean, which PSNR asks for; the published mean absolute error asks for the median.
     config.algorithm_config.loss = "mse"
     return config
 
 
-def _common(task: Task, lr: float, patch: int = 64) -> dict[str, Any]:
-    smallest = min(task.train.shape[1:])
+def _common(task: Task, lr: float, batch: int, patch: int = 64) -> dict[str, Any]:
+    patch = min(patch, 2 ** int(math.log2(min(task.train.shape[1:]))))
+    # Patience is published for epochs of 400 updates; those of CAREamics are as many as there are patches.
+    updates = max(1, math.ceil(len(task.train) * math.ceil(math.prod(task.train.shape[1:]) / patch**2) / batch))
     return {
         "data_type": "array",
         "axes": "SYX",
-        "patch_size": [min(patch, 2 ** int(math.log2(smallest)))] * 2,
+        "patch_size": [patch] * 2,
+        "batch_size": batch,
         "num_epochs": 100_000,  # the clock ends it
         "num_workers": 0,
         "seed": task.seed + 1,  # CAREamics wants more than 0
@@ -86,7 +94,7 @@ def _common(task: Task, lr: float, patch: int = 64) -> dict[str, Any]:
         "optimizer": "Adam",
         "optimizer_params": {"lr": lr},
         "lr_scheduler": "ReduceLROnPlateau",
-        "lr_scheduler_params": {"factor": 0.5, "patience": 10},
+        "lr_scheduler_params": {"factor": 0.5, "patience": math.ceil(10 * 400 / updates)},
         "trainer_params": {"accelerator": "auto", "enable_model_summary": False},
         "checkpoint_params": {"save_last": True, "save_top_k": 1},
     }

@@ -35,7 +35,7 @@ Row = dict[str, Any]
 class Protocol:
     """budget: seconds of training. clock: see ``Task``. tested: test images. limit: seconds until a method is ended.
     checkout: folder of the authors' code, where there is one. results: name of the file of rows; pictures are those
-    of "table".
+    of "table". again: also what is there already, as after a change of the code.
     """
 
     budget: float
@@ -44,6 +44,7 @@ class Protocol:
     limit: float = 3600.0
     checkout: str = ""
     results: str = "table"
+    again: bool = False
 
 
 def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Protocol, command: str) -> None:
@@ -64,10 +65,10 @@ def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Proto
                 method, key = METHODS[name], {"set": set_name, "method": name, "seed": seed}
                 terms = stated(method, protocol)
                 old = next((row for row in rows if key.items() <= row.items()), None)
-                if old and old["status"] == "done" and old["protocol"] == terms:
+                if old and old["status"] == "done" and old["protocol"] == terms and not protocol.again:
                     continue
                 found = found or SETS[set_name](seed, protocol.tested)
-                row = key | {"protocol": terms} | attempt(method, found, seed, protocol)
+                row = key | {"protocol": terms, "commit": record.commit()} | attempt(method, found, seed, protocol)
                 print(set_name, name, seed, row["status"], row.get("scores", ""), flush=True)
                 if old and old["status"] == "done" and row["status"] != "done":
                     continue  # what was measured under other terms is worth more than a failure

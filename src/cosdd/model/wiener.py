@@ -10,8 +10,8 @@ frequency, the learned noise how much noise, and the block of the *noisy* image 
 in overlapping windowed blocks (as in the second step of BM3D; Dabov et al. 2007). Estimate and filtered image err
 differently, so at each frequency of a block each counts by the inverse of the variance of its error. Of the filtered
 image that is what the filter leaves of the noise. Of the estimate the variance is stated, not how it spreads over the
-frequencies: as much in proportion as of the filtered image, or, for the share `by_row`, alike across the rows, as where
-every row has been estimated by itself and errs independently of its neighbours.
+frequencies: like that of the filtered image (so that one weight does for the block), or, for the share `by_row`, flat
+over the frequencies across the rows, as where every row errs independently of its neighbours.
 
 It needs the covariance of the noise and nothing else of its shape. "Row" is the line of pixels along the noise axis.
 """
@@ -76,6 +76,8 @@ def _better(
     """The mean and the filtered image, weighed against each other in every block of a strip."""
     window = torch.sin(math.pi * (torch.arange(BLOCK) + 0.5) / BLOCK).to(x)
     both = torch.outer(window, window)
+    twice = torch.full_like(window[: BLOCK // 2 + 1], 2.0)  # frequencies that stand for their mirror image as well
+    twice[0] = twice[-1] = 1
     guide = _blocks(mean)
     level = guide.mean((-2, -1), keepdim=True)
     power = _power(noise, level[..., 0, 0], window)[..., None, :] * window.square().sum()
@@ -88,15 +90,14 @@ def _better(
     else:
         left = gain * power  # variance of the error of the filtered image, if the mean tells the spectrum of the signal
         stated = (_blocks(variance) * both.square()).sum((-2, -1), keepdim=True)  # of that of the mean: per pixel
-        twice = torch.full_like(window[: BLOCK // 2 + 1], 2.0)  # frequencies that stand for their mirror image as well
-        twice[0] = twice[-1] = 1
         shape = left.lerp(left.mean(-2, keepdim=True), by_row)
         error = shape * stated / ((shape * twice).sum((-2, -1), keepdim=True) / BLOCK**2).clamp_min(1e-20)
         share = error / (error + left).clamp_min(1e-20)
         kept = share * gain
         outcome = signal + share * (gain * noisy - signal)
     blocks = torch.fft.irfft2(outcome, s=(BLOCK, BLOCK)) + level * both
-    weight = both / (LEAST + kept.square().mean((-2, -1), keepdim=True))  # those that keep less of the noise count more
+    # Blocks that keep less of the noise count more.
+    weight = both / (LEAST + (kept.square() * twice).sum((-2, -1), keepdim=True) / BLOCK**2)
     return _joined(weight * blocks, x.shape) / _joined(weight * both, x.shape)
 
 
