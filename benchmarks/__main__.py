@@ -1,6 +1,6 @@
 """The table that compares methods.
 
-python -m benchmarks run --data DIR --methods all --budget 10m     rows that are done are not run again
+python -m benchmarks run --data DIR --methods all --budget 10m --out DIR     rows that are there are not run again
 python -m benchmarks environment careamics                         what the methods of CAREamics need
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from cosdd.config import seconds
 from cosdd.errors import InputError
@@ -32,20 +33,21 @@ def main() -> None:
     run.add_argument("--data", help="folder of the images (default: COSDD_DATA)")
     run.add_argument("--methods", default="all", help="all, or names after commas")
     run.add_argument("--sets", default="all", help="all, or names after commas")
-    run.add_argument("--budget", default="10m", type=duration, help="training time of each method")
+    run.add_argument("--budget", default="10m", type=duration, help="training time of each method (10m)")
     run.add_argument("--clock", default="wall", choices=["wall", "processor"], help="processor: on busy machines")
     run.add_argument("--seeds", default=1, type=int)
     run.add_argument("--test-images", default=40, type=int, help="of each simulated set")
-    run.add_argument("--limit", default="1h", type=duration, help="a method is ended after so long")
+    run.add_argument("--limit", default="3h", type=duration, help="a method is ended after so long")
     run.add_argument("--checkout", default="", help="folder of the authors' code, github.com/krulllab/COSDD")
     run.add_argument("--results", default="table", choices=["table", "table_long"], help="file, one for each budget")
+    run.add_argument("--out", default="", help="folder for rows, pictures and a page of tables, instead of our own")
     run.add_argument("--again", action="store_true", help="also rows that are there, as after a change of the code")
     environment = verbs.add_parser("environment", help="make the environment of some methods")
     environment.add_argument("name")
     asked = parser.parse_args()
     if getattr(asked, "data", None):
         os.environ["COSDD_DATA"] = asked.data  # read when the sets are imported
-    from benchmarks.table import methods, sets
+    from benchmarks.table import methods, page, sets
     from benchmarks.table import run as table
 
     try:
@@ -55,18 +57,22 @@ def main() -> None:
         chosen = list(methods.METHODS) if asked.methods == "all" else asked.methods.split(",")
         images = list(sets.SETS) if asked.sets == "all" else asked.sets.split(",")
         checkout = os.path.abspath(asked.checkout) if asked.checkout else ""
-        terms = (asked.budget, asked.clock, asked.test_images, asked.limit, checkout, asked.results, asked.again)
-        protocol = table.Protocol(*terms)
+        protocol = table.Protocol(
+            asked.budget, asked.clock, asked.test_images, asked.limit, checkout, asked.results, asked.again,
+            Path(asked.out) if asked.out else None,
+        )  # fmt: skip
         table.run(chosen, images, asked.seeds, protocol, _command(asked))
+        if protocol.folder:
+            print(page.write(protocol.results, protocol.folder))
     except InputError as error:
         sys.exit(_fault(error))
 
 
 def _command(asked: argparse.Namespace) -> str:
     """What makes all rows of such a table, whichever were missing this time."""
-    longer = "" if asked.results == "table" else f" --budget {asked.budget:g}s --results {asked.results}"
-    terms = f"--clock {asked.clock} --seeds {asked.seeds} --test-images {asked.test_images}"
-    return f"python -m benchmarks run {terms}{longer}"
+    alone = "OMP_NUM_THREADS=1 " if asked.clock == "processor" else ""
+    terms = f"--clock {asked.clock} --budget {asked.budget:g}s --seeds {asked.seeds} --test-images {asked.test_images}"
+    return f"{alone}python -m benchmarks run --data FOLDER {terms} --results {asked.results}"
 
 
 def _fault(error: InputError) -> int:

@@ -51,24 +51,25 @@ def commit() -> str:
     return said.stdout.strip()
 
 
-def write(name: str, command: str, results: Any) -> Path:
-    """Write ``results/<name>.json``."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write(name: str, command: str, results: Any, folder: Path | None = None) -> Path:
+    """Write ``results/<name>.json``, or that file in another folder."""
+    folder = folder or RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     entry = origin(command) | {"machine": machine(), "results": results}
     path.write_text(json.dumps(entry, indent=2) + "\n", encoding="utf-8")
     return path
 
 
-def read(name: str) -> Entry | None:
-    """What ``results/<name>.json`` holds; None where it was not measured."""
-    path = RESULTS / f"{name}.json"
+def read(name: str, folder: Path | None = None) -> Entry | None:
+    """What ``results/<name>.json`` holds, or that file in another folder; None where it was not measured."""
+    path = (folder or RESULTS) / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def results(name: str) -> dict[str, Any]:
+def results(name: str, folder: Path | None = None) -> dict[str, Any]:
     """What was measured on any machine; nothing where it was not."""
-    entry = read(name)
+    entry = read(name, folder)
     return entry["results"] if entry else {}
 
 

@@ -10,6 +10,7 @@ steps.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -67,7 +68,7 @@ def by_strips(model: Denoiser, noisy: np.ndarray) -> dict[str, float]:
     def made(pixels: int) -> dict[str, np.ndarray | None]:
         with (
             mock.patch.object(denoise, "STRIP", pixels),
-            mock.patch.object(wiener.refined, "__defaults__", (-1, 0.0, pixels)),
+            mock.patch.object(wiener, "refined", partial(wiener.refined, pixels=pixels)),
         ):
             result = model.denoise(noisy)
         return {"mean": result.mean, "standard deviation": result.std}

@@ -35,7 +35,7 @@ def images():
     truth = rng.random((3, 16, 20)).astype(np.float32)
     noisy = truth + rng.normal(0, 0.1, truth.shape).astype(np.float32)
     judge = partial(sets.against_truth, truth)
-    return sets.Set("tiny", "noise", noisy, noisy, 0, judge, "psnr", clean=truth, truth=truth)
+    return sets.Set("tiny", noisy, noisy, 0, judge, clean=truth, truth=truth)
 
 
 def attempt(function: str, images, *needs: str, **protocol) -> dict:
@@ -282,19 +282,25 @@ def test_the_page_says_first_who_beats_ours():
         row("N2V", "bsd400-stripe", 28.0),
     ]
     first, *others = page.verdict(rows, page.method_of(rows))
-    assert first == "- **N2V beats `auto` on bsd400-white**: +0.50 dB."
-    assert others == ["", "- CARE, which sees clean training images, beats `auto` on bsd400-white: +2.00 dB."]
+    assert first == "- **N2V beats `auto` on bsd400-white**: +0.50 dB (one seed)."
+    assert others == [
+        "",
+        "- CARE, which sees clean training images, beats `auto` on bsd400-white: +2.00 dB (one seed).",
+    ]
     rows[1] = row("N2V", "bsd400-white", 29.5)
     first, *others = page.verdict(rows, page.method_of(rows))
-    assert first.startswith("On all 2 sets with a reference, no method that sees noisy images alone was better")
-    assert others[1:3] == ["- bsd400-stripe: N2V, -3.00 dB.", "- bsd400-white: N2V, -0.50 dB."]
+    assert first.startswith("On all 2 sets with a reference, no method of others and no control that sees noisy images")
+    assert others[1:3] == [
+        f"- bsd400-{kind}: N2V, {gap} dB (one seed)." for kind, gap in (("stripe", "-3.00"), ("white", "-0.50"))
+    ]
 
 
-def test_what_is_said_under_a_picture_is_of_the_seed_that_it_shows(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "PICTURES", tmp_path)
+def test_what_is_said_under_a_picture_is_of_the_seed_that_it_shows(tmp_path):
     (tmp_path / "auto.png").touch()
-    shown = page.gallery([row("auto", page.SHOWN, value, seed) for seed, value in enumerate((24.6, 24.5))])
-    assert "auto: 24.6 dB" in shown[-1]
+    rows = [row("auto", page.SHOWN, value, seed) for seed, value in enumerate((24.6, 24.5))]
+    *_, shown, after = page.gallery(rows, tmp_path, "pictures")
+    assert shown.startswith("| ![auto](pictures/auto.png)<br>auto: 24.6 dB |")
+    assert not after  # what follows would be taken for a row of the table
 
 
 def test_the_page_tells_what_more_time_is_worth_by_the_same_table():
@@ -303,7 +309,7 @@ def test_the_page_tells_what_more_time_is_worth_by_the_same_table():
     entry = {"command": "c", "date": "d", "results": {"rows": [one | {"protocol": terms} for one in rows]}}
     title, *lines = page.longer(entry)
     assert title == "### With 10 minutes each: PSNR (dB, range 1)"
-    assert "- bsd400-white: N2V, -0.50 dB." in lines
+    assert "- bsd400-white: N2V, -0.50 dB (one seed)." in lines
     assert lines[-4:-1] == page.table(page.gathered(rows, "psnr"), page.method_of(rows), page.HIGHER, 2)[-3:]
 
 
@@ -312,9 +318,9 @@ def test_lower_errors_beat_ours_too():
     for one, error in zip(rows, (2.0, 1.0, 1.5), strict=True):
         one["scores"] = {one["method"]: {"mse": error}}
     assert page.verdict(rows, page.method_of(rows)) == [
-        "- **N2V2 beats `auto` on confocal**: 1.5 for 2.",
+        "- **N2V2 beats `auto` on confocal**: 1.500 for 2.000 (one seed).",
         "",
-        "- median, which sees the clean test images, beats `auto` on confocal: 1 for 2.",
+        "- median, which sees the clean test images, beats `auto` on confocal: 1.000 for 2.000 (one seed).",
     ]
 
 
@@ -327,3 +333,46 @@ def test_the_table_shows_the_spread_of_seeds_and_marks_the_best_that_sees_no_mor
         "| CARE | clean training images | 33.0 |",
         "| N2V |  | 29.0 |",
     ]
+
+
+def test_what_else_may_be_said_against_our_default_is_said():
+    rows = [row("auto", "bsd400-white", 30.0), row("cosdd", "bsd400-white", 30.3), row("N2V", "bsd400-white", 29.0)]
+    for one, similarity in zip(rows, (0.8, 0.7, 0.9), strict=True):
+        one["scores"][one["method"]]["ssim"] = similarity
+    rows[2]["steps"] = 7
+    without = [row("auto", "stem", 0), row("row Wiener", "stem", 0), row("N2V", "stem", 0)]
+    for one, left, column in zip(without, (2000.0, 1000.0, 3000.0), (-0.1, 0.2, 0.0), strict=True):
+        one["scores"] = {one["method"]: {"streaks": left, "residual_y1": column}}
+    said = page.verdict(rows + without, page.method_of(rows + without))
+    assert "- **N2V beats `auto` on bsd400-white in structural similarity**: 0.900 for 0.800 (one seed)." in said
+    assert "- `cosdd` on bsd400-white: +0.30 dB (one seed)." in said
+    assert "- stem, for `auto` (2,000, -0.10): row Wiener (1,000, +0.20)." in said
+    assert any("hardly begun" in line and "N2V 7" in line for line in said)
+
+
+def test_differences_that_seeds_do_not_bear_out_are_told_as_such():
+    rows = [row("auto", "bsd400-white", value, seed) for seed, value in enumerate((30.0, 30.4))]
+    rows += [row("N2V", "bsd400-white", value, seed) for seed, value in enumerate((29.0, 30.1))]
+    rows += [row("N2V2", "bsd400-white", value, seed) for seed, value in enumerate((29.0, 29.1))]
+    gaps = {rival.estimate: rival.gap for rival in page.rivals(rows, page.method_of(rows))}
+    assert gaps == {"N2V": "-0.65 dB (not told apart: seeds overlap)", "N2V2": "-1.15 dB"}
+
+
+def test_seeds_of_other_terms_are_not_averaged():
+    rows = [row("auto", "bsd400-white", value, seed) for seed, value in enumerate((30.0, 31.0, 32.0))]
+    for one, budget in zip(rows, (60, 600, 60), strict=True):
+        one["protocol"] = {"tested": 8, "budget": budget}
+    assert [one["seed"] for one in page.comparable(rows)] == [0, 2]
+
+
+def test_a_table_made_elsewhere_gets_a_page_of_its_own(tmp_path):
+    (tmp_path / "auto.png").touch()
+    rows = [row("auto", page.SHOWN, 24.6) | {"protocol": {"tested": 8}}, row("median", page.SHOWN, 21.0)]
+    for one in rows:
+        one |= {"protocol": {"tested": 8}, "training_seconds": 1.0, "denoising_seconds": {one["method"]: 0.01}}
+        one |= {"steps": 5, "peak_memory_gb": {"process": 1.0}, "versions": {"numpy": "2"}}
+    record.write("table", "command", {"rows": rows}, tmp_path)
+    said = page.write("table", tmp_path).read_text(encoding="utf-8")
+    assert "![auto](./auto.png)" in said
+    assert "With more time" not in said
+    assert "under 0.1 s" in said

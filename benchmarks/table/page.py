@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -17,22 +18,31 @@ from benchmarks.table.sets import EDGE, SETS
 Row = Mapping[str, Any]
 OURS = "auto"
 OWN = ("auto", "cosdd")
+FEW = 200  # updates: methods that made fewer have hardly begun
 NOTHING_MORE = "noisy images alone"
 CONTROLS = (
     "auto --plain",
     "row Wiener",
     "row-split Noise2Noise",
+    "row-split Noise2Noise refined",
     "row-masked network",
+    "row-masked network refined",
     "cosdd",
     "cosdd direct",
     "cosdd MMSE-100",
 )
 COLUMNS = 4  # of pictures
 HIGHER, LOWER = 1, -1
+RANKING = {  # by score: its name in a sentence, which way is better, whether it ranks
+    "psnr": ("", HIGHER, True),
+    "mse": ("", LOWER, True),
+    "ssim": (" in structural similarity", HIGHER, False),
+    "mse_in_place": (" with frames moved into place", LOWER, False),
+}
 SECTIONS = (  # score, what it is, which way is better, digits
     ("psnr", "Noise that is known: PSNR (dB, range 1)", HIGHER, 2),
     ("ssim", "The same: structural similarity", HIGHER, 3),
-    ("mse", "Real frames, mean squared error against the mean of the others", LOWER, 3),
+    ("mse", "Real frames, fitted by a line each: mean squared error against the mean of the others", LOWER, 3),
     ("mse_in_place", "The same, the others moved into place", LOWER, 3),
     ("streaks", "Real frames without a reference: variance of row-to-row differences of 16-pixel segments", 0, 3),
     ("residual_x1", "The same: correlation of what was removed with the next pixel of the row", 0, 2),
@@ -50,8 +60,14 @@ class Score:
     seeds: int
 
     def text(self, digits: int) -> str:
-        spread = f" ({self.low:.{digits}f} to {self.high:.{digits}f})" if self.seeds > 1 else ""
-        return f"{self.middle:.{digits}f}{spread}"
+        spread = f" ({_number(self.low, digits)} to {_number(self.high, digits)})" if self.seeds > 1 else ""
+        return _number(self.middle, digits) + spread
+
+    def sure(self, other: Score) -> str:
+        """How sure the difference to another one is, where it is not."""
+        if min(self.seeds, other.seeds) == 1:
+            return " (one seed)"
+        return " (not told apart: seeds overlap)" if self.low <= other.high and other.low <= self.high else ""
 
 
 def gathered(rows: Iterable[Row], score: str) -> dict[str, dict[str, Score]]:
@@ -77,39 +93,63 @@ def sees(method: str) -> str:
 
 
 def lines(entry: Mapping[str, Any]) -> list[str]:
-    rows: Sequence[Row] = sorted(entry["results"]["rows"], key=_order)
+    """The tables of docs/benchmarks.md."""
+    return _tables(entry, _given_longer(), PICTURES, "images/table")
+
+
+def write(name: str, folder: Path) -> Path:
+    """The same of rows and pictures in another folder, beside them."""
+    entry = read(name, folder)
+    path = folder / f"{name}.md"
+    path.write_text("\n".join(_tables(entry, [], folder, ".") if entry else []) + "\n", encoding="utf-8")
+    return path
+
+
+def _tables(entry: Mapping[str, Any], remark: Sequence[str], pictures: Path, link: str) -> list[str]:
+    rows = comparable(entry["results"]["rows"])
     by = method_of(rows)
-    found = [*verdict(rows, by), *_given_longer(), "", *conditions(entry, rows), "", *controls(gathered(rows, "psnr"))]
+    found = [*verdict(rows, by), *remark, "", *conditions(entry, rows), "", *controls(gathered(rows, "psnr"))]
     for score, says, better, digits in SECTIONS:
         scores = gathered(rows, score)
         if scores:
             found += [f"### {says}", "", *table(scores, by, better, digits), ""]
+        if score == "mse" and scores:
+            found += [*_of_the_reference(rows), ""]
         if score == "mse" and any("clean" in METHODS[by[estimate]].needs for estimate in scores):
             found += ["What was shown as clean images here is the mean of the other frames: the reference itself.", ""]
     found += ["### What it took", "", "Medians over sets, and over the machines above.", "", *costs(rows), ""]
     failures = [row for row in rows if row["status"] != "done" and not row["status"].startswith("not applicable")]
     if failures:
         found += ["### What did not run to the end", "", *_told(failures), ""]
-    return found + gallery(rows)
+    return found + gallery(rows, pictures, link)
 
 
 def longer(entry: Mapping[str, Any]) -> list[str]:
     """The sets that were measured again with more time."""
-    rows: Sequence[Row] = sorted(entry["results"]["rows"], key=_order)
+    rows = comparable(entry["results"]["rows"])
     by = method_of(rows)
     found = [f"### {_title_of_longer(rows)}", "", *verdict(rows, by), ""]
     return [*found, *conditions(entry, rows), "", *table(gathered(rows, "psnr"), by, HIGHER, 2), ""]
 
 
+def comparable(rows: Iterable[Row]) -> list[Row]:
+    """In order; of each method on each set only the seeds that were measured under the terms of the first."""
+    ordered = sorted(rows, key=_order)
+    terms: dict[tuple[str, str], Any] = {}
+    return [row for row in ordered if terms.setdefault((row["method"], row["set"]), row["protocol"]) == row["protocol"]]
+
+
 def _given_longer() -> list[str]:
     """Who beats our default with more time, for the top of the page."""
     entry = read("table_long")
-    rows: Sequence[Row] = entry["results"]["rows"] if entry else []
-    winners = [line for line in verdict(rows, method_of(rows)) if line.startswith("- **")]
-    if not winners:
+    if not entry:
         return []
+    rows = comparable(entry["results"]["rows"])
+    told = [line for line in verdict(rows, method_of(rows)) if line.startswith("- **")]
+    sets = sum(row["method"] == OURS for row in rows)
+    told = told or [f"no method that sees {NOTHING_MORE} was better than `auto` on the {sets} sets that were measured."]
     anchor = re.sub("[^a-z0-9]+", "-", _title_of_longer(rows).lower()).strip("-")
-    return ["", f"With more time, [below](#{anchor}):", "", *winners]
+    return ["", f"With more time, [below](#{anchor}):", "", *told]
 
 
 def _title_of_longer(rows: Sequence[Row]) -> str:
@@ -117,58 +157,136 @@ def _title_of_longer(rows: Sequence[Row]) -> str:
     return f"With {minutes:g} minutes each: PSNR (dB, range 1)"
 
 
-def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:
-    """Who beats our default, first; then who comes closest."""
-    fair, unfair, closest, measured = [], [], [], []
+@dataclass(frozen=True)
+class Rival:
+    """An estimate that is not our default, on one set, by one score."""
+
+    estimate: str
+    sees: str
+    own: bool
+    leads: bool  # does the score rank?
+    wins: bool
+    where: str
+    gap: str
+
+
+def rivals(rows: Sequence[Row], by: Mapping[str, str]) -> list[Rival]:
+    """Set by set, the best first."""
+    found = []
     for name in dict.fromkeys(row["set"] for row in sorted(rows, key=lambda row: list(SETS).index(row["set"]))):
-        for score, better in (("psnr", HIGHER), ("mse", LOWER)):
-            values = {e: v[name].middle for e, v in gathered(rows, score).items() if name in v}
-            if OURS not in values:
-                continue
-            others = {e: better * v for e, v in values.items() if by[e] not in (*OWN, "noisy")}
-            if others:
-                measured.append(name)
-            for estimate in sorted(others, key=others.__getitem__, reverse=True):
-                gap = _gap(values[estimate], values[OURS], score)
-                told = sees(by[estimate])
-                wins = others[estimate] > better * values[OURS]
-                if wins and told == NOTHING_MORE:
-                    fair.append(f"- **{estimate} beats `auto` on {name}**: {gap}.")
-                elif wins:
-                    unfair.append(f"- {estimate}, which sees {told}, beats `auto` on {name}: {gap}.")
-            alone = [e for e in others if sees(by[e]) == NOTHING_MORE]
-            if alone:
-                best = max(alone, key=others.__getitem__)
-                closest.append(f"- {name}: {best}, {_gap(values[best], values[OURS], score)}.")
-    if not measured:
+        for score, (words, better, leads) in RANKING.items():
+            values = {e: v[name] for e, v in gathered(rows, score).items() if name in v}
+            ours = values.pop(OURS, None)
+            for estimate in sorted(values, key=lambda e: -better * values[e].middle) if ours else ():
+                value, method = values[estimate], by[estimate]
+                wins = better * value.middle > better * ours.middle
+                if method != "noisy":
+                    where, gap = f"{name}{words}", _gap(value, ours, score)
+                    found.append(Rival(estimate, sees(method), method in OWN, leads, wins, where, gap))
+    return found
+
+
+def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:
+    """Who beats our default, first, or who comes closest; then what else may be said against it."""
+    found = rivals(rows, by)
+    others = [rival for rival in found if not rival.own]
+    if not others:
         return ["Our default is not measured yet."]
-    where = f"all {len(measured)} sets" if len(measured) > 1 else "the one set"
-    if not fair:
-        fair = [
-            f"On {where} with a reference, no method that sees {NOTHING_MORE} was better than `auto` "
-            "in the time given. The closest of them, and by how much it is off:",
-            "",
-            *closest,
+
+    def winners(leads: bool) -> list[str]:
+        return [
+            f"- **{r.estimate} beats `auto` on {r.where}**: {r.gap}."
+            for r in others
+            if r.wins and r.leads == leads and r.sees == NOTHING_MORE
         ]
-    return [*fair, *(["", *unfair] if unfair else [])]
+
+    fair = winners(leads=True)
+    if not fair:
+        closest: dict[str, str] = {}
+        for r in others:
+            if r.leads and r.sees == NOTHING_MORE:
+                closest.setdefault(r.where, f"- {r.where}: {r.estimate}, {r.gap}.")
+        measured = len({r.where for r in others if r.leads})
+        fair = [
+            f"On {f'all {measured} sets' if measured > 1 else 'the one set'} with a reference, no method of others and "
+            f"no control that sees {NOTHING_MORE} was better than `auto` in the time given. The closest of them:",
+            "",
+            *closest.values(),
+        ]
+    unfair = [
+        f"- {r.estimate}, which sees {r.sees}, beats `auto` on {r.where}: {r.gap}."
+        for r in others
+        if r.wins and r.leads and r.sees != NOTHING_MORE
+    ]
+    own = [f"- {_shown(r.estimate)} on {r.where}: {r.gap}." for r in found if r.own and r.wins]
+    return [
+        *fair,
+        *_part("", unfair),
+        *_part("By another score:", winners(leads=False)),
+        *_part("Of our own, these were better than `auto`:", own),
+        *_part("Without a reference nothing is ranked. Fewer streaks than by `auto` are left by:", _streaks(rows)),
+        *_part("", _few_updates(rows)),
+    ]
+
+
+def _part(title: str, found: Sequence[str]) -> list[str]:
+    return ["", *([title, ""] if title else []), *found] if found else []
+
+
+def _gap(value: Score, ours: Score, score: str) -> str:
+    if score == "psnr":
+        told = f"{value.middle - ours.middle:+.2f} dB"
+    else:
+        told = f"{_number(value.middle, 3)} for {_number(ours.middle, 3)}"
+    return told + value.sure(ours)
+
+
+def _streaks(rows: Sequence[Row]) -> list[str]:
+    """Who leaves fewer streaks than our default, and whether it took away structure as well."""
+    streaks, column = gathered(rows, "streaks"), gathered(rows, "residual_y1")
+
+    def told(estimate: str, name: str) -> str:
+        correlation = column.get(estimate, {}).get(name)
+        said = f", {correlation.middle:+.2f}" if correlation else ""
+        return f"{_shown(estimate)} ({_number(streaks[estimate][name].middle, 3)}{said})"
+
+    found = []
+    for name, ours in streaks.get(OURS, {}).items():
+        better = [e for e, by_set in streaks.items() if name in by_set and by_set[name].middle < ours.middle]
+        if better:
+            better.sort(key=lambda e: streaks[e][name].middle)
+            found.append(f"- {name}, for {told(OURS, name)}: {', '.join(told(e, name) for e in better)}.")
+    return [*found, "", "The second figure is the correlation of what was removed with the next pixel of the column: "
+            "0 where no structure was, positive where a blur took some."] if found else []  # fmt: skip
+
+
+def _few_updates(rows: Sequence[Row]) -> list[str]:
+    """Of whom the table says little, because it had little time."""
+    steps: dict[str, list[int]] = {}
+    for row in rows:
+        if row["status"] == "done" and row.get("steps") is not None and row["method"] not in OWN:
+            steps.setdefault(row["method"], []).append(row["steps"])
+    few = {method: median(made) for method, made in steps.items() if median(made) < FEW}
+    if not few:
+        return []
+    made = ", ".join(f"{method} {count:,.0f}" for method, count in few.items())
+    return [f"Networks that are heavy had hardly begun by then (updates, median): {made}. Their rows show what such a "
+            "budget is worth to them, not what they can do."]  # fmt: skip
 
 
 def controls(psnr: Mapping[str, Mapping[str, Score]]) -> list[str]:
     """How far what is simpler than `auto`, or follows the paper, is from it."""
+    names = [name for name in SETS if name in psnr.get(OURS, {})]
     found = []
     for estimate in CONTROLS:
-        gaps = {
-            name: f"{score.middle - psnr[OURS][name].middle:+.2f} dB on {name}"
-            for name, score in psnr.get(estimate, {}).items()
-            if name in psnr.get(OURS, {})
-        }
-        if gaps:
-            found.append(f"- {_shown(estimate)}: {', '.join(gaps.values())}.")
-    return ["### Controls, and the paper's model, against `auto`", "", *found, ""] if found else []
-
-
-def _gap(value: float, ours: float, score: str) -> str:
-    return f"{value - ours:+.2f} dB" if score == "psnr" else f"{value:.4g} for {ours:.4g}"
+        by_set = psnr.get(estimate, {})
+        cells = [f"{by_set[n].middle - psnr[OURS][n].middle:+.2f}" if n in by_set else "" for n in names]
+        if any(cells):
+            found.append(f"| {_shown(estimate)} | {' | '.join(cells)} |")
+    if not found:
+        return []
+    head = [f"| PSNR less that of `auto`, dB | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    return ["### Controls, and the paper's model, against `auto`", "", *head, *found, ""]
 
 
 def conditions(entry: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
@@ -191,9 +309,10 @@ def conditions(entry: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     ends = " to ".join(map(str, dict.fromkeys((min(counts), max(counts)))))
     seeds = f"{ends} seed{'s' if max(counts) > 1 else ''}"
     return [
-        f"`{entry['command']}`, last measured {entry['date']}. {seeds} each, "
-        f"{' or '.join(map(str, tested))} test images of each simulated set, {EDGE} pixels wide. Bold: the best of "
-        f"those that see {NOTHING_MORE}. An empty cell was not measured. Methods that learn were trained for:",
+        f"`{entry['command']}`, in several calls that named methods and sets, the last of them {entry['date']} (each "
+        f"row of the file of results says its own terms and commit). {seeds} each, "
+        f"{' or '.join(map(str, tested))} test images of each set, {EDGE} pixels wide where simulated. Bold: the best "
+        f"of those that see {NOTHING_MORE}. An empty cell was not measured. Methods that learn were trained for:",
         "",
         *told,
         "",
@@ -232,17 +351,16 @@ def costs(rows: Sequence[Row]) -> list[str]:
         if not done:
             continue
         steps = f"{median(row['steps'] for row in done):,.0f}" if method.learns else ""
-        training = median(row["training_seconds"] for row in done)
+        training = _seconds(median(row["training_seconds"] for row in done))
         estimates = dict.fromkeys(e for row in done for e in row["denoising_seconds"])
         times = [[row["denoising_seconds"][e] for row in done if e in row["denoising_seconds"]] for e in estimates]
-        denoising = [f"{median(of_one):.2g} s" for of_one in times]
+        denoising = [_seconds(median(of_one)) for of_one in times]
         memory = median(row["peak_memory_gb"]["process"] for row in done)
         versions = done[-1]["versions"]
         tools = [tool for tool in ("careamics", "scikit-image", "PyWavelets", "bm3d", "torch") if tool in versions]
         made = ", ".join(f"{tool} {versions[tool]}" for tool in tools) or f"numpy {versions['numpy']}"
         found.append(
-            f"| {name} | {method.says} | {steps} | {training:.1f} s | {' and '.join(denoising)} "
-            f"| {memory:.1f} GB | {made} |"
+            f"| {name} | {method.says} | {steps} | {training} | {' and '.join(denoising)} | {memory:.1f} GB | {made} |"
         )
     return found
 
@@ -255,22 +373,36 @@ def _told(failures: Sequence[Row]) -> list[str]:
     return [f"- {method}: {status} ({', '.join(dict.fromkeys(names))})" for (method, status), names in sets.items()]
 
 
-def gallery(rows: Sequence[Row]) -> list[str]:
+def gallery(rows: Sequence[Row], pictures: Path, link: str) -> list[str]:
     """The pictures that the run left, clean first, with the updates that a method had made."""
     captions = {"clean": "clean"}
     for row in rows:
         if row["set"] == SHOWN and row["seed"] == 0:  # as the pictures
             after = f", {row['steps']:,} updates" if row.get("steps") else ""
             captions |= {e: f"{e}: {v['psnr']:.1f} dB{after}" for e, v in row.get("scores", {}).items()}
-    there = [name for name in captions if (PICTURES / f"{slug(name)}.png").exists()]
+    there = [name for name in captions if (pictures / f"{slug(name)}.png").exists()]
     if not there:
         return []
     found = [f"### What it looks like: {SHOWN}", "", "| " * COLUMNS + "|", "|---" * COLUMNS + "|"]
     for first in range(0, len(there), COLUMNS):
         names = there[first : first + COLUMNS]
-        cells = [f"![{name}](images/table/{slug(name)}.png)<br>{captions[name]}" for name in names]
+        cells = [f"![{name}]({link}/{slug(name)}.png)<br>{captions[name]}" for name in names]
         found.append("| " + " | ".join(cells + [""] * (COLUMNS - len(cells))) + " |")
-    return found
+    return [*found, ""]
+
+
+def _of_the_reference(rows: Sequence[Row]) -> list[str]:
+    own = gathered(rows, "mse_of_the_reference").get(OURS, {})
+    told = " and ".join(f"{_number(score.middle, 3)} on {name}" for name, score in own.items())
+    return [f"The noise of that mean is a part of these errors: about {told}."] if told else []
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}f}"
+
+
+def _seconds(value: float) -> str:
+    return "under 0.1 s" if value < 0.1 else f"{value:.1f} s" if value < 10 else f"{value:,.0f} s"
 
 
 def _order(row: Row) -> tuple[int, int, int]:

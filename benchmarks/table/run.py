@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,8 +19,8 @@ import numpy as np
 from benchmarks import record
 from benchmarks.table import task as files
 from benchmarks.table.methods import METHODS, NEEDS, Method
-from benchmarks.table.sets import SETS, Set
-from cosdd import report
+from benchmarks.table.sets import SETS, Set, check
+from cosdd import progress, report
 from cosdd.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,8 @@ Row = dict[str, Any]
 class Protocol:
     """budget: seconds of training. clock: see ``Task``. tested: test images. limit: seconds until a method is ended.
     checkout: folder of the authors' code, where there is one. results: name of the file of rows; pictures are those
-    of "table". again: also what is there already, as after a change of the code.
+    of "table". again: also what is there already, as after a change of the code. folder: of the file and the pictures,
+    where they are not to take the place of the project's own.
     """
 
     budget: float
@@ -45,6 +47,7 @@ class Protocol:
     checkout: str = ""
     results: str = "table"
     again: bool = False
+    folder: Path | None = None
 
 
 def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Protocol, command: str) -> None:
@@ -53,28 +56,40 @@ def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Proto
         for name in names:
             if name not in known:
                 raise InputError(f"{kind} {name!r} is unknown: choose from {', '.join(known)}")
+    check(sets)
     if protocol.clock == "processor" and os.environ.get("OMP_NUM_THREADS") != "1":
         raise InputError("--clock processor counts every thread: set OMP_NUM_THREADS=1")
-    before = record.results(protocol.results)  # of other machines too: each row says its own
-    rows: list[Row] = before.get("rows", [])
-    SAYS.update(before.get("sets", {}))
-    for seed in range(seeds):
-        for set_name in sets:
-            found: Set | None = None
-            for name in methods:
-                method, key = METHODS[name], {"set": set_name, "method": name, "seed": seed}
-                terms = stated(method, protocol)
-                old = next((row for row in rows if key.items() <= row.items()), None)
-                if old and old["status"] == "done" and old["protocol"] == terms and not protocol.again:
-                    continue
-                found = found or SETS[set_name](seed, protocol.tested)
-                row = key | {"protocol": terms, "commit": record.commit()} | attempt(method, found, seed, protocol)
-                print(set_name, name, seed, row["status"], row.get("scores", ""), flush=True)
-                if old and old["status"] == "done" and row["status"] != "done":
-                    continue  # what was measured under other terms is worth more than a failure
-                rows = [other for other in rows if other is not old] + [row]
-                rows.sort(key=lambda row: (list(SETS).index(row["set"]), list(METHODS).index(row["method"])))
-                record.write(protocol.results, command, {"sets": said(rows), "rows": rows})
+    # Of other machines too: each row says its own.
+    rows: list[Row] = record.results(protocol.results, protocol.folder).get("rows", [])
+    asked = [(seed, name, method) for seed in range(seeds) for name in sets for method in methods]
+    due = [key for key in asked if protocol.again or not _is_there(rows, key, protocol)]
+    print(f"{len(due)} of {len(asked)} rows to measure", flush=True)
+    images: Set | None = None
+    made_from, began, left = None, time.monotonic(), [METHODS[method].learns for _, _, method in due]
+    for number, (seed, set_name, name) in enumerate(due):
+        if made_from != (seed, set_name):
+            images, made_from = SETS[set_name](seed, protocol.tested), (seed, set_name)
+        assert images is not None
+        key = {"set": set_name, "method": name, "seed": seed}
+        row = key | {"protocol": stated(METHODS[name], protocol), "commit": record.commit()}
+        row |= attempt(METHODS[name], images, seed, protocol)
+        # The others take next to no time beside those that learn.
+        to_come = (time.monotonic() - began) * sum(left[number + 1 :]) / max(1, sum(left[: number + 1]))
+        place = f"{number + 1} of {len(due)}, about {progress.clock(to_come)} left:"
+        print(place, set_name, name, seed, row["status"], row.get("scores", ""), flush=True)
+        old = next((row for row in rows if key.items() <= row.items()), None)
+        if old and old["status"] == "done" and row["status"] != "done":
+            continue  # what was measured under other terms is worth more than a failure
+        rows = [other for other in rows if other is not old] + [row]
+        rows.sort(key=lambda row: (list(SETS).index(row["set"]), list(METHODS).index(row["method"])))
+        record.write(protocol.results, command, {"rows": rows}, protocol.folder)
+
+
+def _is_there(rows: Sequence[Row], key: tuple[int, str, str], protocol: Protocol) -> bool:
+    seed, name, method = key
+    wanted = {"set": name, "method": method, "seed": seed, "status": "done"}
+    wanted |= {"protocol": stated(METHODS[method], protocol)}
+    return any(wanted.items() <= row.items() for row in rows)
 
 
 def stated(method: Method, protocol: Protocol) -> dict[str, Any]:
@@ -92,17 +107,8 @@ def cores() -> int:
     return min(usable, int(os.environ.get("OMP_NUM_THREADS", usable)))
 
 
-def said(rows: Sequence[Row]) -> dict[str, str]:
-    """One sentence on every set of the rows; a set is made once for it."""
-    return {name: SAYS[name] for name in dict.fromkeys(row["set"] for row in rows) if name in SAYS}
-
-
-SAYS: dict[str, str] = {}
-
-
 def attempt(method: Method, images: Set, seed: int, protocol: Protocol) -> Row:
     """One row without its key: what came of it, also where nothing did."""
-    SAYS[images.name] = images.says
     given = {"clean": images.clean, "second": images.second, "truth": images.truth}
     given = {need: array for need, array in given.items() if array is not None and need in method.needs}
     lacking = [NEEDS[need] for need in method.needs if need not in given]
@@ -136,9 +142,9 @@ def attempt(method: Method, images: Set, seed: int, protocol: Protocol) -> Row:
             return {"status": f"failed: estimate {name} is not finite", "date": today()}
         scores[name] = {score: rounded(value) for score, value in images.judge(estimate).items()}
         if shown:
-            picture(name, estimate[0])
+            picture(name, estimate[0], protocol.folder or PICTURES)
     if shown and images.truth is not None:
-        picture("clean", images.truth[0])
+        picture("clean", images.truth[0], protocol.folder or PICTURES)
     return {"status": "done", "date": today(), "scores": scores} | {name: tidy(value) for name, value in facts.items()}
 
 
@@ -185,11 +191,11 @@ def worked(python: Path, source: Path, target: Path, limit: float) -> str:
     return f"failed with exit code {process.returncode}: {lines[-1].strip()[:200] if lines else 'it said nothing'}"
 
 
-def picture(name: str, image: np.ndarray) -> None:
+def picture(name: str, image: np.ndarray, folder: Path) -> None:
     """A corner of the first image of the set that may be shown."""
-    PICTURES.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     corner = image[:SHOWN_EDGE, :SHOWN_EDGE]
-    report.side_by_side(PICTURES / f"{slug(name)}.png", [(name, corner)], [(0.0, 1.0)], zoom=2)
+    report.side_by_side(folder / f"{slug(name)}.png", [(name, corner)], [(0.0, 1.0)], zoom=2)
 
 
 def slug(name: str) -> str:

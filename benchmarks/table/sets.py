@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -30,18 +30,15 @@ class Noise:
     recipe: str
     options: dict[str, Any]
     extent: int | None
-    says: str
 
 
 NOISES = {
-    "stripe": Noise("stripe", {}, 4, "the paper's: Poisson, white, and row-blurred Gaussian noise"),
-    "checkerboard": Noise("checkerboard", {"axis": "x"}, None, "the paper's: white noise and a - - + + pattern"),
-    "row-ar": Noise("row-ar", {}, 4, "Poisson noise and autoregressive streaks, correlation .6"),
-    "row-ar-negative": Noise(
-        "row-ar", {"shot_correlation": -0.3, "row_std": 0.0}, 4, "Poisson noise, -.3 shared with the next pixel"
-    ),
-    "white": Noise("stripe", {"gain": 0.0, "read_std": 25 / 255, "white_std": 0.0}, 0, "white Gaussian, .098"),
-    "heavy": Noise("heavy", {}, 4, "Poisson noise of 20 counts and strong row-blurred Gaussian noise"),
+    "stripe": Noise("stripe", {}, 4),  # the paper's: Poisson, white, and row-blurred Gaussian noise
+    "checkerboard": Noise("checkerboard", {"axis": "x"}, None),  # the paper's: white noise and a - - + + pattern
+    "row-ar": Noise("row-ar", {}, 4),  # Poisson noise and autoregressive streaks, correlation .6
+    "row-ar-negative": Noise("row-ar", {"shot_correlation": -0.3, "row_std": 0.0}, 4),  # shared with the next pixel
+    "white": Noise("stripe", {"gain": 0.0, "read_std": 25 / 255, "white_std": 0.0}, 0),
+    "heavy": Noise("heavy", {}, 4),  # Poisson noise of 20 counts and strong row-blurred Gaussian noise
 }
 
 
@@ -52,27 +49,46 @@ class Set:
     clean: of the training images; of real frames the mean of the others, against which they are scored as well.
     second: another noisy image of each scene; of real frames the one before.
     truth: what the test images are scored against, where that is an image.
-    leads: the score that ranks the methods, "psnr" (higher is better), "mse" (lower) or None.
     """
 
     name: str
-    says: str
     train: np.ndarray
     test: np.ndarray
     extent: int | None
     judge: Callable[[np.ndarray], FLOATS]
-    leads: str | None
     clean: np.ndarray | None = None
     second: np.ndarray | None = None
     truth: np.ndarray | None = None
 
 
-def stored(*parts: str) -> Path:
-    """A file or folder of the images that are not part of the repository."""
-    path = DATA.joinpath(*parts)
+# Where the images of each source are, in the folder of those that are not part of the repository.
+STORED = {
+    "bsd400": "clean/bsd400",  # of grey or colour images, 180 pixels and more
+    "nuclei256": "clean/nuclei256.npz",  # an array "images" (n, y, x), 0 to 255
+    "twophoton": "noisy/twophoton_neurons_20x128x256.tif",
+    "confocal": "noisy/confocal_counts",  # the first file of it: frames of one scene
+    "aurora": "noisy/emccd_aurora_2x512x512.tif",
+    "stem": "noisy/stem_srtio3_1024x1024.tif",
+}
+
+
+def stored(source: str) -> Path:
+    """Raises InputError where it is not there."""
+    path = DATA / STORED[source]
     if not path.exists():
-        raise InputError(f"{path}: not there, expected the images of the comparison (say where they are with --data)")
+        raise InputError(
+            f"{path}: not there, expected the images of {source} (--data says where the folder is; "
+            "--sets specimen-heavy needs none)"
+        )
     return path
+
+
+def check(names: Iterable[str]) -> None:
+    """Raises InputError unless all images of the sets are there."""
+    for name in names:
+        source = name.split("-")[0]
+        if source in STORED:
+            stored(source)
 
 
 @cache
@@ -81,10 +97,10 @@ def clean_images(source: str) -> np.ndarray:
     if source == "specimen":
         return specimen(120 + TESTED, EDGE, 0)
     if source == "nuclei256":
-        with np.load(stored("clean", "nuclei256.npz"), allow_pickle=False) as file:
+        with np.load(stored(source), allow_pickle=False) as file:
             images = file["images"].astype(np.float32) / 255
     else:
-        files = sorted(stored("clean", source).glob("*"))
+        files = sorted(stored(source).glob("*"))
         images = np.stack([np.asarray(Image.open(file).convert("L"), np.float32) for file in files]) / 255
     top, left = (n // 2 - EDGE // 2 for n in images.shape[1:])
     return images[:, top : top + EDGE, left : left + EDGE]
@@ -101,12 +117,10 @@ def simulated(source: str, kind: str, seed: int, tested: int) -> Set:
     train, truth = clean[:-TESTED], clean[picked]
     return Set(
         name=f"{source}-{kind}",
-        says=noise.says,
         train=noisy(train, 0),
         test=noisy(clean[-TESTED:], 2)[picked - len(train)],
         extent=noise.extent,
         judge=partial(against_truth, truth),
-        leads="psnr",
         clean=train,
         second=noisy(train, 1),
         truth=truth,
@@ -123,7 +137,7 @@ def against_truth(truth: np.ndarray, images: np.ndarray) -> FLOATS:
 
 
 def twophoton(seed: int, tested: int) -> Set:
-    noisy = tifffile.imread(stored("noisy", "twophoton_neurons_20x128x256.tif")).astype(np.float32)
+    noisy = tifffile.imread(stored("twophoton")).astype(np.float32)
     shifts = drift(noisy)
 
     def judge(images: np.ndarray) -> FLOATS:
@@ -131,17 +145,15 @@ def twophoton(seed: int, tested: int) -> Set:
 
     picked = np.arange(len(noisy))
     mean = mean_of_others(noisy, picked)
-    return Set("twophoton", "two-photon calcium imaging, 20 frames of a drifting scene", noisy, noisy, 2, judge, "mse",
-               clean=mean, second=np.roll(noisy, 1, 0), truth=mean)  # fmt: skip
+    return Set("twophoton", noisy, noisy, 2, judge, clean=mean, second=np.roll(noisy, 1, 0), truth=mean)
 
 
 def confocal(seed: int, tested: int) -> Set:
-    path = sorted(stored("noisy", "confocal_counts").glob("*"))[0]
+    path = sorted(stored("confocal").glob("*"))[0]
     noisy = tifffile.imread(path).astype(np.float32)
     picked = np.linspace(0, len(noisy) - 1, min(tested, len(noisy))).round().astype(int)
     mean = mean_of_others(noisy, np.arange(len(noisy)))
-    return Set("confocal", "photon counts of a confocal microscope, white noise", noisy, noisy[picked], 0,
-               lambda images: against_others(noisy, images, picked), "mse",
+    return Set("confocal", noisy, noisy[picked], 0, lambda images: against_others(noisy, images, picked),
                clean=mean, second=np.roll(noisy, 1, 0), truth=mean[picked])  # fmt: skip
 
 
@@ -158,10 +170,10 @@ def against_others(noisy: np.ndarray, images: np.ndarray, picked: np.ndarray) ->
     return {"mse": metrics.affine_mse(images, mean_of_others(noisy, picked)), "mse_of_the_reference": own}
 
 
-def without_reference(name: str, says: str, file: str, extent: int, seed: int, tested: int) -> Set:
-    noisy = tifffile.imread(stored("noisy", file)).astype(np.float32)
+def without_reference(name: str, extent: int, seed: int, tested: int) -> Set:
+    noisy = tifffile.imread(stored(name)).astype(np.float32)
     noisy = noisy.reshape(-1, *noisy.shape[-2:])
-    return Set(name, says, noisy, noisy, extent, partial(by_itself, noisy), None)
+    return Set(name, noisy, noisy, extent, partial(by_itself, noisy))
 
 
 def by_itself(noisy: np.ndarray, images: np.ndarray) -> FLOATS:
@@ -190,8 +202,6 @@ SETS: dict[str, Callable[[int, int], Set]] = {
 SETS |= {
     "twophoton": twophoton,
     "confocal": confocal,
-    "aurora": partial(
-        without_reference, "aurora", "aurora, electron-multiplying camera", "emccd_aurora_2x512x512.tif", 2
-    ),
-    "stem": partial(without_reference, "stem", "SrTiO3, scanning electron microscope", "stem_srtio3_1024x1024.tif", 4),
+    "aurora": partial(without_reference, "aurora", 2),
+    "stem": partial(without_reference, "stem", 4),
 }
