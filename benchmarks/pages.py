@@ -52,7 +52,6 @@ BLOCKS: dict[str, Block] = {
         "checkerboard": checkerboard.lines,
         "inference": inference.lines,
     },
-    "docs/blind-row.md": {"blindrow": blindrow.lines, "outliers": outliers.lines},
     "docs/noise.md": {"inspection": inspection.lines},
     "docs/reliability.md": {
         "gauntlet": gauntlet.images,
@@ -92,6 +91,11 @@ def how_training_works() -> str:
     return filled("docs/training.md", *map(told, blocks))
 
 
+def how_blind_row_works() -> str:
+    blocks = {"blindrow": blindrow.lines, "outliers": outliers.lines}, {"refining": refining.share_lines}
+    return filled("docs/blind-row.md", *map(told, blocks))
+
+
 def how_it_works() -> str:
     """A block for each experiment of `benchmarks.paper`."""
     blocks = {name: paper.lines(name) for name in paper.EXPERIMENTS}
@@ -102,6 +106,7 @@ def how_it_works() -> str:
 # Every page that is written here, whole or in part, by its place in the repository.
 WRITTEN: dict[str, Callable[[], str]] = {
     **{page: partial(measured, page) for page in BLOCKS},
+    "docs/blind-row.md": how_blind_row_works,
     "docs/how-it-works.md": how_it_works,
     "docs/python.md": reference.python,
     "docs/scores.md": lambda: filled("docs/scores.md", reference.recipes()),

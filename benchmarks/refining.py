@@ -1,14 +1,15 @@
-"""What does the last step gain, and how often should it be done? ``python -m benchmarks.refining [--train 60]``.
+"""What does the last step gain, and how is it done best? ``python -m benchmarks.refining [--train 60]``.
 
-Models of preset tiny learn sets of the table for so many seconds of processor time; the estimates of their test images
-are refined by the filter of `cosdd.model.wiener` once, twice and three times. It needs COSDD_DATA for the photographs.
+Models of preset tiny learn sets of the table for so many seconds of processor time. The estimates of their test images
+are refined by the filter of `cosdd.model.wiener` once, twice and three times. Those that `auto` makes of training images,
+which the table does not score, are refined with several shares of their error taken to be each row's own. It needs
+COSDD_DATA for the photographs.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,15 @@ import torch
 
 from benchmarks.record import Entry, circumstances, write
 from benchmarks.table.sets import SETS, Set
-from cosdd import preparation, training
+from cosdd import metrics, preparation, training
 from cosdd.denoise import Denoiser
 from cosdd.model import COSDD, BlindRow, wiener
+from cosdd.model.blindrow import BY_ROW
 
 NAMES = ("bsd400-stripe", "bsd400-row-ar", "specimen-heavy", "nuclei256-stripe")
+MORE = ("bsd400-checkerboard", "nuclei256-checkerboard", "bsd400-white", "nuclei256-white")  # for the shares alone
 TESTED, MOST = 8, 3  # images of a set; passes
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 WAYS = {"samples": "cosdd, mean of samples", "direct": "cosdd, direct denoiser", "auto": "`auto` (blind-row)"}
 
 
@@ -48,25 +52,45 @@ def estimates(model: Denoiser, noisy: np.ndarray) -> dict[str, tuple[np.ndarray,
 
 
 @torch.no_grad()
-def passes(model: Denoiser, noisy: np.ndarray, mean: np.ndarray, std: np.ndarray | None) -> list[np.ndarray]:
-    """The estimate (n, y, x), and what one, two, ... passes make of it."""
+def once(
+    model: Denoiser, noisy: np.ndarray, mean: np.ndarray, std: np.ndarray | None, by_row: float | None = None
+) -> np.ndarray:
+    """The estimate (n, y, x) after one pass; by_row: instead of the share that the model takes."""
     network, statistics = model.checkpoint.network, model.checkpoint.statistics
+    x, estimate = (torch.from_numpy(statistics.normalise(image[:, None])) for image in (noisy, mean))
+    spread = None if std is None else torch.from_numpy(std[:, None] / np.float32(statistics.std[0]))
     if isinstance(network, COSDD):
         assert network.measured is not None
-        once = partial(wiener.refined, noise=network.measured)
+        refining = wiener.refined(x, estimate, spread, network.measured)
+    elif by_row is None:
+        assert spread is not None
+        refining = network.refined(x, estimate, spread)
     else:
-        once = network.refined
-    x, better = (torch.from_numpy(statistics.normalise(image[:, None])) for image in (noisy, mean))
-    spread = None if std is None else torch.from_numpy(std[:, None] / np.float32(statistics.std[0]))
+        refining = wiener.refined(x, estimate, spread, network.noise, by_row=by_row)
+    *_, (_, better) = refining
+    return statistics.restore(better.numpy())[:, 0]
+
+
+def passes(model: Denoiser, noisy: np.ndarray, mean: np.ndarray, std: np.ndarray | None) -> list[np.ndarray]:
+    """The estimate (n, y, x), and what one, two, ... passes make of it."""
     found = [mean]
     for _ in range(MOST):
-        *_, (_, better) = once(x, better, spread)
-        found.append(statistics.restore(better.numpy())[:, 0])
+        found.append(once(model, noisy, found[-1], std))
     return found
 
 
+def by_share(model: Denoiser, images: Set) -> dict[str, float]:
+    """PSNR of training images, before the last step and by the share of the error that is each row's own."""
+    assert images.clean is not None
+    few = slice(None, None, -(-len(images.train) // TESTED))
+    noisy, clean = images.train[few], images.clean[few]
+    ((mean, std),) = estimates(model, noisy).values()
+    found = {"none": mean} | {str(share): once(model, noisy, mean, std, share) for share in SHARES}
+    return {name: round(metrics.psnr(estimate, clean, "unit"), 3) for name, estimate in found.items()}
+
+
 def lines(entry: Entry) -> list[str]:
-    """What it found, for docs/training.md."""
+    """What passes gain, for docs/training.md."""
     told = [
         f"`{entry['command']}`; {circumstances(entry)}. PSNR (range 1) in dB of {TESTED} images of each set, before "
         "the last step and after so many passes of its filter:",
@@ -74,23 +98,43 @@ def lines(entry: Entry) -> list[str]:
         f"| | | none | {' | '.join(map(str, range(1, MOST + 1)))} |",
         "|---" * (MOST + 3) + "|",
     ]
-    for name, found in entry["results"].items():
+    for name, found in entry["results"]["passes"].items():
         told += [f"| {name} | {says} | {' | '.join(f'{v:.2f}' for v in found[way])} |" for way, says in WAYS.items()]
+    return told
+
+
+def share_lines(entry: Entry) -> list[str]:
+    """How the error of an estimate is taken to spread, for docs/blind-row.md."""
+    heads = [f"**{share:g}**" if share == BY_ROW else f"{share:g}" for share in SHARES]
+    told = [
+        "",
+        f"`{entry['command']}`; {circumstances(entry)}. PSNR (range 1) in dB of {TESTED} of the images that were "
+        "learned from, which the comparison does not score: without the last step, and by the share of the error that "
+        "is taken to be each row's own.",
+        "",
+        f"| | none | {' | '.join(heads)} |",
+        "|---" * (len(SHARES) + 2) + "|",
+    ]
+    for name, found in entry["results"]["shares"].items():
+        told.append(f"| {name} | {' | '.join(f'{value:.2f}' for value in found.values())} |")
     return told
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=float, default=60)
-    asked, results = parser.parse_args(), dict[str, Any]()
-    for name in NAMES:
-        images, results[name] = SETS[name](0, TESTED), {}
-        for method in ("cosdd", "blind-row"):
+    asked = parser.parse_args()
+    results: dict[str, Any] = {"passes": {}, "shares": {}}
+    for name in (*NAMES, *MORE):
+        images = SETS[name](0, TESTED)
+        for method in ("cosdd", "blind-row") if name in NAMES else ("blind-row",):
             model = trained(images, method, asked.train)
-            for way, (mean, std) in estimates(model, images.test).items():
+            for way, (mean, std) in estimates(model, images.test).items() if name in NAMES else ():
                 refined = passes(model, images.test, mean, std)
-                results[name][way] = [round(images.judge(each)["psnr"], 3) for each in refined]
-        print(name, results[name], flush=True)
+                found = results["passes"].setdefault(name, {})
+                found[way] = [round(images.judge(each)["psnr"], 3) for each in refined]
+        results["shares"][name] = by_share(model, images)
+        print(name, results["passes"].get(name, ""), results["shares"][name], flush=True)
         write("refining", f"python -m benchmarks.refining --train {asked.train:g}", results)
 
 

@@ -16,7 +16,7 @@ from cosdd import config  # noqa: E402
 from cosdd.checkpoint import Checkpoint  # noqa: E402
 from cosdd.data import Statistics  # noqa: E402
 from cosdd.denoise import Denoiser  # noqa: E402
-from cosdd.model import build  # noqa: E402
+from cosdd.model import blindrow, build  # noqa: E402
 
 NOISY = tiny.stripes(2)[:, 0]
 
@@ -44,12 +44,23 @@ def test_one_command_measures_and_the_page_tells_it(tmp_path, monkeypatch):
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(refining, "trained", lambda images, method, seconds: model(method, 0.3, 0.4))
     monkeypatch.setattr(refining, "NAMES", ("specimen-heavy",))
+    monkeypatch.setattr(refining, "MORE", ())
     monkeypatch.setattr(refining, "TESTED", 1)
-    assert set(refining.NAMES) <= set(SETS)
+    assert {*refining.NAMES, *refining.MORE} <= set(SETS)
     monkeypatch.setattr(sys, "argv", ["refining"])
     refining.main()
     entry = json.loads((tmp_path / "refining.json").read_text())
-    assert [*entry["results"]["specimen-heavy"]] == [*refining.WAYS]
-    table = [line for line in refining.lines(entry) if line.startswith("|")]
-    assert len({line.count("|") for line in table}) == 1
-    assert len(table) == 2 + len(refining.WAYS)
+    assert [*entry["results"]["passes"]["specimen-heavy"]] == [*refining.WAYS]
+    for lines, rows in ((refining.lines(entry), len(refining.WAYS)), (refining.share_lines(entry), 1)):
+        table = [line for line in lines if line.startswith("|")]
+        assert len({line.count("|") for line in table}) == 1
+        assert len(table) == 2 + rows
+
+
+def test_the_share_of_the_model_is_among_those_tried():
+    denoiser = model("blind-row", 1000.0, 100.0)
+    (found,) = refining.estimates(denoiser, NOISY).values()
+    assert blindrow.BY_ROW in refining.SHARES
+    np.testing.assert_array_equal(
+        refining.once(denoiser, NOISY, *found, blindrow.BY_ROW), refining.once(denoiser, NOISY, *found)
+    )
