@@ -1,9 +1,9 @@
 """What does the last step gain, and how is it done best? ``python -m benchmarks.refining [--train 60]``.
 
-Models of preset tiny learn sets of the table for so many seconds of processor time. The estimates of their test images
-are refined by the filter of `cosdd.model.wiener` once, twice and three times. Those that `auto` makes of training images,
-which the table does not score, are refined with several shares of their error taken to be each row's own. It needs
-COSDD_DATA for the photographs.
+Models of preset tiny learn sets of the table for so many seconds of processor time. The estimates of their test
+images are refined by the filter of `cosdd.model.wiener` once, twice and three times. What `auto` makes of training
+images, which the table does not score, is refined with several shares of its error taken to be each row's own. It
+needs COSDD_DATA for the photographs.
 """
 
 from __future__ import annotations
