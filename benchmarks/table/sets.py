@@ -63,12 +63,13 @@ class Set:
 
 # Where the images of each source are, in the folder of those that are not part of the repository.
 STORED = {
-    "bsd400": "clean/bsd400",  # of grey or colour images, 180 pixels and more
+    "bsd400": "clean/bsd400",  # images of one size, 128 pixels or more
     "nuclei256": "clean/nuclei256.npz",  # an array "images" (n, y, x), 0 to 255
     "twophoton": "noisy/twophoton_neurons_20x128x256.tif",
     "confocal": "noisy/confocal_counts",  # the first file of it: frames of one scene
     "aurora": "noisy/emccd_aurora_2x512x512.tif",
     "stem": "noisy/stem_srtio3_1024x1024.tif",
+    "stem_dso": "noisy/stem_dso_1024x1024.tif",
 }
 
 
@@ -204,4 +205,5 @@ SETS |= {
     "confocal": confocal,
     "aurora": partial(without_reference, "aurora", 2),
     "stem": partial(without_reference, "stem", 4),
+    "stem_dso": partial(without_reference, "stem_dso", 12),
 }
