@@ -78,6 +78,17 @@ def test_swapped_arguments_are_asked_about_and_the_filter_is_compared_with_in_de
     assert "were the two swapped" in (swapped.doubt() or "")
 
 
+def test_another_scene_or_another_scale_is_asked_about():
+    clean = specimen(4, 96, 0)
+    noisy = clean + np.random.default_rng(1).normal(0, 0.05, clean.shape)
+    assert evaluation.evaluate(noisy, clean).doubt() is None
+    assert "same scenes, in the same order" in (evaluation.evaluate(noisy[::-1], clean).doubt() or "")
+    assert "another scale" in (evaluation.evaluate(noisy + 1, clean).doubt() or "")
+    assert "another scale" in (evaluation.evaluate(100 * noisy, clean).doubt() or "")
+    for fine in (np.zeros_like(clean), clean, noisy + np.random.default_rng(2).normal(0, 0.5, clean.shape)):
+        assert evaluation.evaluate(fine, clean).doubt() is None  # blank, equal, and much noise
+
+
 def test_the_interval_holds_the_mean_of_more_images():
     rng = np.random.default_rng(1)
     clean, held = np.zeros((1, 16, 16)), 0

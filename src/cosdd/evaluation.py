@@ -28,6 +28,8 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 SSIM_EDGE = 11  # pixels; smaller images have no SSIM
 SWAPPED = -3.0  # dB by which denoised images are "better" than the noisy ones
+UNLIKE = 0.2  # correlation with the clean image: less is another scene
+SCALED = 0.8  # share of the error that a line through the grey values explains
 MOVING = 0.5  # share of the structure that differs from frame to frame: more is no still scene
 BESIDE = re.compile(r"(.+)_(std|sample\d+)")  # what `denoise` writes beside an image: no denoised images
 
@@ -71,9 +73,21 @@ class Evaluation:
     gaussian_sigma: float | None  # pixels, chosen with the reference
     per_image: dict[str, dict[str, list[float]]]
     moving: float | None = None  # with frames: share of their structure that differs, at least
+    likeness: float | None = None  # with clean images: correlation of the denoised ones with them, the median
+    scaled: float | None = None  # with clean images: share of the error that is another scale or offset, the median
 
     def doubt(self) -> str | None:
-        """Why the scores against other frames are not to be believed, where they are not."""
+        """Why the scores are not to be believed, where they are not."""
+        if self.likeness is not None and self.likeness < UNLIKE:
+            return (
+                f"the denoised images do not resemble their references (correlation {self.likeness:.2f}): do they show "
+                "the same scenes, in the same order?"
+            )
+        if self.scaled is not None and self.scaled > SCALED:
+            return (
+                f"the grey values are on another scale than those of the reference, which makes {self.scaled:.0%} of "
+                "the error: compare images of one scale, or by si_psnr, which fits it"
+            )
         if self.moving is not None and self.moving > MOVING:
             return (
                 f"these frames do not show one still scene: at least {self.moving:.0%} of their structure differs "
@@ -281,8 +295,24 @@ def evaluate(
         name: {metric: _interval(np.array(values), picks) for metric, values in found.items()}
         for name, found in per_image.items()
     }
-    moving = _moving(reference) if frames else None
-    return Evaluation(len(denoised), "frames" if frames else "clean", data_range, scores, sigma, per_image, moving)
+    found = {"moving": _moving(reference)} if frames else _compared(denoised, reference)
+    return Evaluation(len(denoised), "frames" if frames else "clean", data_range, scores, sigma, per_image, **found)
+
+
+def _compared(denoised: Stack, reference: Stack) -> dict[str, float]:
+    """`likeness` and `scaled` of an Evaluation; nothing where all images are blank.
+
+    The line goes from clean to denoised grey values: noise that is left does not change it.
+    """
+    likeness, scaled = [], []
+    for i in range(len(denoised)):
+        image, truth = (stack[i].astype(np.float64) for stack in (denoised, reference))
+        variance, shared = truth.var(), np.mean((image - image.mean()) * (truth - truth.mean()))
+        if min(variance, image.var()) > 0:
+            likeness.append(shared / math.sqrt(variance * image.var()))
+            line = (shared / variance - 1) ** 2 * variance + (image.mean() - truth.mean()) ** 2
+            scaled.append(line / max(np.mean((image - truth) ** 2), 1e-300))
+    return {"likeness": float(np.median(likeness)), "scaled": float(np.median(scaled))} if likeness else {}
 
 
 def _moving(frames: Stack) -> float | None:
