@@ -91,9 +91,7 @@ def denoise(
 
     commands.refuse_as_folder(output)
     wanted = outputs.Wanted(std=std, samples=save_samples, dtype=dtype, format=format_)
-    if tile not in ("auto", "none") and not tile.isdecimal():
-        raise InputError(f"--tile {tile}: expected auto, none, or pixels along the edge of a tile")
-    edge = None if tile == "auto" else sys.maxsize if tile == "none" else int(tile)
+    edge = commands.tile_edge(tile)
     number = commands.how_many(samples)
     asked = DenoiseSettings(
         samples=number, plain=plain, save_samples=save_samples, direct=direct, flips=flips, tile=edge, seed=seed

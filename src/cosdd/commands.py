@@ -61,6 +61,13 @@ def how_many(samples: str) -> int | None:
     return None if samples == "auto" else int(samples)
 
 
+def tile_edge(tile: str) -> int | None:
+    """The edge in --tile, which is beyond any image for none; None for auto. Raises InputError."""
+    if tile not in ("auto", "none") and not tile.isdecimal():
+        raise InputError(f"--tile {tile}: expected auto, none, or pixels along the edge of a tile")
+    return None if tile == "auto" else sys.maxsize if tile == "none" else int(tile)
+
+
 def refuse_as_folder(output: Path) -> None:
     """Raise InputError where a file is named for a folder of results."""
     from cosdd import images

@@ -212,6 +212,17 @@ def write(
     Chunks hold one time point and one plane, shards (files) about 64 MB; a shard is in memory at a time.
     made: a line on how the pixels came to be, see `made`.
     """
+    darkest, brightest = _fill(folder, data, axes)
+    ome: dict[str, Any] = {"version": "0.5", "multiscales": [_multiscale(axes, pixel_size, unit, more)]}
+    if channel_names or more.channels:
+        windows = [{"min": low, "max": high} for low, high in zip(darkest, brightest, strict=True)]
+        ome["omero"] = {"channels": _channels(channel_names, more.channels, windows)}
+    said = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome} | ({"cosdd": made} if made else {})}
+    (folder / "zarr.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
+
+
+def _fill(folder: Path, data: np.ndarray | Lazy, axes: str) -> tuple[list[float], list[float]]:
+    """Write the pixels; returns the least and the greatest of each channel."""
     import zarr  # half a second, which those who write other formats need not wait
     from zarr.codecs import BloscCodec, Crc32cCodec
     from zarr.storage import LocalStore
@@ -241,10 +252,15 @@ def write(
         for i, plane in enumerate(np.moveaxis(block, channel, 0) if channel is not None else [block]):
             low[first + i] = min(low[first + i], float(plane.min()))
             high[first + i] = max(high[first + i], float(plane.max()))
+    return low, high
+
+
+def _multiscale(axes: str, pixel_size: Mapping[str, float], unit: Mapping[str, str], more: Metadata) -> dict[str, Any]:
+    """What the store says of axes, scale and place."""
     steps: list[dict[str, Any]] = [{"type": "scale", "scale": [pixel_size.get(a, 1.0) for a in axes]}]
     if any(translation := [more.translation.get(a, 0.0) for a in axes]):
         steps.append({"type": "translation", "translation": translation})
-    image: dict[str, Any] = ({"name": more.names[0]} if len(more.names) == 1 else {}) | {
+    return ({"name": more.names[0]} if len(more.names) == 1 else {}) | {
         "axes": [
             {"name": a.lower()}
             | ({"type": _TYPES[a]} if a in _TYPES else {})
@@ -253,16 +269,19 @@ def write(
         ],
         "datasets": [{"path": "0", "coordinateTransformations": steps}],
     }
-    ome: dict[str, Any] = {"version": "0.5", "multiscales": [image]}
-    if channel_names or more.channels:
-        ome["omero"] = {"channels": []}
-        for i, shown in enumerate(more.channels or [Channel()] * count):
-            start, end = shown.window or (low[i], high[i])
-            window = {"min": low[i], "max": high[i], "start": start, "end": end}
-            channel = {"color": metadata.colour(shown.lut) or WHITE, "active": True, "window": window}
-            ome["omero"]["channels"].append(({"label": channel_names[i]} if channel_names else {}) | channel)
-    said = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome} | ({"cosdd": made} if made else {})}
-    (folder / "zarr.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
+
+
+def _channels(
+    names: Sequence[str], channels: Sequence[Channel], ranges: Sequence[dict[str, float]]
+) -> list[dict[str, Any]]:
+    """How viewers are to show each: its name, colour, and what is black and what is bright."""
+    found = []
+    for i, shown in enumerate(channels or [Channel()] * len(ranges)):
+        start, end = shown.window or (ranges[i]["min"], ranges[i]["max"])
+        window = ranges[i] | {"start": start, "end": end}
+        look = {"color": metadata.colour(shown.lut) or WHITE, "active": True, "window": window}
+        found.append(({"label": names[i]} if names else {}) | look)
+    return found
 
 
 def made(folder: Path) -> str:
