@@ -1,8 +1,14 @@
-"""Calibration: is the stated standard deviation that of the error? Measured on held-out frames, without a clean image.
+"""Calibration of a blind-row model, without a clean image: is the brightness right, and the standard deviation?
 
-With a little more noise in the image, drawn from the learned noise, the estimate moves; how far it moves along with
-that noise tells how much of the noise that is there stays in it. So the mean of the squared error is known but for the
-truth (Stein's unbiased risk estimate, its divergence by chance; Ramani et al. 2008), whatever the estimator does:
+**Brightness.** The prediction of a row from the other rows knows nothing of the noise of that row. So among all pixels
+that are predicted alike, the noisy ones are as bright as the clean ones, on average: what the prediction lacks there
+can be measured and added. It lacks something where noise depends on the signal, because the likelihood also asks of
+the prediction how strong the noise is, and where training was short.
+
+**Standard deviation.** On held-out frames: with a little more noise in the image, drawn from the learned noise, the
+estimate moves; how far it moves along with that noise tells how much of the noise that is there stays in it. So the
+mean of the squared error is known but for the truth (Stein's unbiased risk estimate, its divergence by chance; Ramani
+et al. 2008), whatever the estimator does:
 
     E[(estimate - signal)^2] = E[(estimate - x)^2] - E[noise^2] + 2 E[noise * (estimate with it - estimate)]
 """
@@ -11,9 +17,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from cosdd.data import Frames
 from cosdd.model import BlindRow
+from cosdd.model.blindrow import LEVELS
 
 PIXELS = 1 << 19  # looked at, of all held-out frames together
 FEW = 1 << 14  # fewer pixels are no evidence
@@ -21,6 +30,51 @@ EDGE = 256
 PROBE = 0.05  # share of the noise that is added
 WRONG = 0.03  # about so far off, relatively, is the variance of the noise that is taken off
 LARGEST = 2.0  # factor either way; what would be more is no matter of calibration
+SURE = 4.0  # times its chance variance, the square of a difference is: less is no evidence
+SEEN = 1 << 20  # pixels of frames from beginning to end whose brightness is compared
+
+
+@torch.no_grad()
+def brightness(network: BlindRow, frames: Frames) -> Float[Tensor, "2 c levels"]:
+    """For each channel levels of brightness, as predicted, and what such predictions are too low by.
+
+    Zeros where too few pixels tell.
+    """
+    ceiling = torch.tensor(frames.ceiling())[:, None, None]
+    seen: list[tuple[Tensor, Tensor]] = []  # predictions and what they lack, (c, n, w)
+    for number, piece in enumerate(frames.windows(SEEN)):
+        x = torch.from_numpy(piece[None]).movedim(network.axis, -1)
+        if x.shape[-2] > 1:
+            mean, row = network.predicted(x, number % min(network.period, x.shape[-2]))
+            seen.append((mean, torch.where(row < ceiling, row - mean, torch.nan)))
+    found = torch.zeros_like(network.brightness)
+    for channel in range(network.channels):
+        rows = [row.double().numpy() for pair in seen for row in torch.stack([part[channel] for part in pair], 1)]
+        number = np.concatenate([np.full(row.shape[1], i) for i, row in enumerate(rows)]) if rows else np.zeros(0)
+        mean, lacking = np.concatenate(rows, 1) if rows else np.zeros((2, 0))
+        known = np.isfinite(lacking)
+        if known.sum() >= FEW:
+            found[:, channel] = torch.from_numpy(by_level(mean[known], lacking[known], number[known].astype(int)))
+    return found
+
+
+def by_level(mean: np.ndarray, lacking: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Levels of brightness and what is lacking there, (2, LEVELS), of pixels and the number of the row of each.
+
+    Half of the bounds between levels are as many pixels apart, half as many grey values. What is lacking counts as far
+    as it is beyond chance, which is judged row by row: noise within a row is not independent.
+    """
+    many = np.quantile(mean, np.linspace(0, 1, LEVELS // 2 + 1)[1:-1])
+    darkest, brightest = np.quantile(mean, [0.001, 0.999])
+    wide = np.linspace(darkest, brightest, LEVELS // 2 + 2)[1:-1]
+    bin_ = np.searchsorted(np.sort(np.concatenate([many, wide])), mean)
+    count = np.bincount(bin_, minlength=LEVELS)
+    level, missing = (np.bincount(bin_, values, LEVELS) / count.clip(1) for values in (mean, lacking))
+    of_rows = np.bincount(row * LEVELS + bin_, lacking, (row.max() + 1) * LEVELS).reshape(-1, LEVELS)
+    chance = np.square(of_rows).sum(0) / count.clip(1) ** 2
+    missing *= (1 - SURE * chance / np.square(missing).clip(1e-30)).clip(0)
+    there = np.flatnonzero(count)
+    return np.stack([np.interp(np.arange(LEVELS), there, values[there]) for values in (level, missing)])
 
 
 @torch.no_grad()

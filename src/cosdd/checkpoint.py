@@ -20,7 +20,7 @@ from cosdd.data import Statistics
 from cosdd.errors import InputError, brief
 from cosdd.model import COSDD, BlindRow, build
 
-FORMAT_VERSION = 5  # 4: model.refine; 5: a checksum of the header
+FORMAT_VERSION = 6  # 4: model.refine; 5: a checksum of the header; 6: brightness
 CHECKED = 5  # format since which both checksums are there
 OLDEST = 2  # format that is still read
 LARGEST_STRIDE = 1024  # small images are padded to one pixel of the coarsest level, which must not ask for any memory
@@ -31,8 +31,8 @@ COPIES = (
     "the latents copy the noise: a clean sample takes away {:.0%} of it, where the whole of it is right. Look whether "
     "noise axis and images are right, as inspect sees them, or take method blind-row, which cannot copy it"
 )
-# Tensors that files of format 2 do not have yet. Their initial values mean: nothing of the kind.
-SINCE_3 = {f"noise.{name}" for name in ("bend", "log_wave", "pitch", "knots", "frequency")}
+# Tensors that files do not have before a format. Their initial values mean: nothing of the kind.
+SINCE = {3: {f"noise.{name}" for name in ("bend", "log_wave", "pitch", "knots", "frequency")}, 6: {"brightness"}}
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,9 @@ def load(path: str | Path) -> Checkpoint:
                     "no model of cosdd train"
                 )
             wanted = empty.state_dict()
-            later = SINCE_3 - set(file.entries) if file.metadata["format_version"] == "2" else set()
+            version_of_file = int(file.metadata["format_version"])
+            later = set().union(*(names for since, names in SINCE.items() if version_of_file < since))
+            later -= set(file.entries)
             wanted = {name: value for name, value in wanted.items() if name not in later}
             if set(wanted) != set(file.entries):
                 raise InputError(f"{path}: the model's tensors do not fit its settings")

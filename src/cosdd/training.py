@@ -422,6 +422,8 @@ def finish(run: Run) -> Checkpoint:
     network = build(settings)
     network.load_state_dict({name: value.cpu() for name, value in best.items()})
     network.eval()
+    if isinstance(network, BlindRow):
+        network.brightness.copy_(calibration.brightness(network, run.frames))
     return Checkpoint(
         settings=settings,
         statistics=run.frames.statistics,

@@ -9,7 +9,9 @@ maximum likelihood of the noisy rows, `N(x_i; mean_i, C_i + N_i)`, and the clean
     E[signal_i | x]   = mean_i + C_i (C_i + N_i)^-1 (x_i - mean_i)
     Var[signal_i | x] = C_i - C_i (C_i + N_i)^-1 C_i
 
-A last step without anything to learn makes use of what rows have in common (`wiener`).
+Where noise depends on the signal, the prediction also has to explain how strong the noise is, and comes out too bright
+or too dark by what the noise model lacks there. That is put right after training (`cosdd.calibration.brightness`). A
+last step without anything to learn makes use of what rows have in common (`wiener`).
 
 This is Laine et al. 2019 ("High-quality self-supervised deep image denoising") with the blind spot grown to the
 whole row and the noise correlated along it. Here "row" is the line of pixels along the noise axis.
@@ -35,6 +37,7 @@ from cosdd.model.unet import UNet
 
 NUGGET = 1e-5
 UNKNOWN = 1e4  # variance of the noise of a pixel that is missing: its value says nothing
+LEVELS = 32  # of brightness, at which predictions are put right
 BY_ROW = 0.5  # share of the error that is each row's own, as the closed form is (tried: 0 to 1; docs/blind-row.md)
 
 
@@ -166,6 +169,9 @@ class BlindRow(nn.Module):
         self.ceiling: Tensor
         # On the CPU also where shapes alone are asked for: no file will fill it in.
         self.register_buffer("ceiling", torch.full((channels,), math.inf, device="cpu"), persistent=False)
+        # Predictions, and what they are too low by, as measured after training (`cosdd.calibration.brightness`).
+        self.brightness: Tensor
+        self.register_buffer("brightness", torch.zeros(2, channels, LEVELS))
 
     def prior(
         self, x: Float[Tensor, "b c *space"], offset: int
@@ -185,6 +191,22 @@ class BlindRow(nn.Module):
         first, others = factors[..., :1, :], factors[..., 1:, :]
         factors = torch.cat([first + self.factor[:, None, ..., None].reshape(c, 1, -1, 1, 1), others], -2)
         return mean, 3 * torch.tanh(factors / 3)
+
+    def predicted(
+        self, x: Float[Tensor, "b c *space"], offset: int
+    ) -> tuple[Float[Tensor, "c n w"], Float[Tensor, "c n w"]]:
+        """The rows offset, offset + period, ... as predicted from all others, and as they are."""
+        mean, _ = self.prior(x, offset)
+        return mean.float(), self._rows(x[..., offset :: self.period, :])[:, :, 0]
+
+    def missing_brightness(self, mean: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w"]:
+        """What predictions of such brightness are too low by, on average over the training frames."""
+        levels, missing = self.brightness
+        values = mean.flatten(1)
+        right = torch.searchsorted(levels, values).clamp(1, LEVELS - 1)
+        (a, b), (low, high) = ([t.gather(1, i) for i in (right - 1, right)] for t in (levels, missing))
+        share = ((values - a) / (b - a).clamp_min(1e-12)).clamp(0, 1)
+        return low.lerp(high, share).view_as(mean)
 
     def _rows(self, t: Tensor) -> Tensor:
         """(b, c k, *lines, w) -> (c, n, k, w)."""
@@ -304,6 +326,8 @@ class BlindRow(nn.Module):
         factors: Float[Tensor, "c n g r w"],
         window: int,
     ) -> tuple[Float[Tensor, "c n w"], Float[Tensor, "c n w"]]:
+        # The noise was learned as that of the prediction as it is.
+        missing = self.missing_brightness(mean)
         width = row.shape[-1]
         window = min(window, width)
         posterior_mean, posterior_std = torch.empty_like(row), torch.empty_like(row)
@@ -315,10 +339,11 @@ class BlindRow(nn.Module):
             # A later window overwrites the rim of the one before it, except for the rim of its own.
             keep = slice(0 if start == 0 else window // 4, window if start + window == width else window - window // 4)
             cholesky = torch.linalg.cholesky(total)
-            sides = torch.cat([signal[..., keep], (row - mean)[..., span, None]], -1)
+            sides = torch.cat([signal[..., keep], (row - mean - missing)[..., span, None]], -1)
             half, residual = torch.linalg.solve_triangular(cholesky, sides, upper=False).tensor_split([-1], -1)
             variance = signal.diagonal(dim1=-2, dim2=-1)[..., keep] - half.square().sum(-2)
-            posterior_mean[..., span][..., keep] = mean[..., span][..., keep] + (half.mT @ residual)[..., 0]
+            prior_mean = (mean + missing)[..., span][..., keep]
+            posterior_mean[..., span][..., keep] = prior_mean + (half.mT @ residual)[..., 0]
             posterior_std[..., span][..., keep] = variance.clamp_min(0).sqrt()
         return posterior_mean, posterior_std
 
