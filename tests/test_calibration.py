@@ -1,4 +1,4 @@
-"""Calibration: the factor found without the clean image is the one that the clean image would give."""
+"""Calibration: what is found without the clean image is what the clean image would give."""
 
 import math
 
@@ -34,6 +34,71 @@ def frames(count: int = 24, size: int = 64) -> tuple[Frames, np.ndarray]:
     noisy = clean + np.random.default_rng(0).normal(size=(count, 1, size, size)).astype(np.float32)
     split = Frames.split([noisy], 0.5, 0)
     return Frames(split.arrays, Statistics((0.0,), (1.0,), 0.0), split.train, split.validation), clean
+
+
+def test_brightness_that_is_off_is_found_and_put_right():
+    network, (seen, _) = model(0.5), frames(size=96)
+    noisy = torch.from_numpy(np.stack([seen.arrays[a][i] for a, i in seen.validation]))
+    network.brightness.copy_(calibration.brightness(network, seen))
+    right, std = network.posterior(noisy)
+    with torch.no_grad():
+        network.network.head.bias[0] += 0.3  # every prediction is too bright
+    assert (network.posterior(noisy)[0] - right).mean() > 0.05
+    network.brightness.copy_(calibration.brightness(network, seen))
+    found, same = network.posterior(noisy)
+    assert abs((found - right).mean()) < 0.01
+    assert (found - right).square().mean() < 0.05**2
+    torch.testing.assert_close(same, std)
+
+
+def test_predictions_are_nearer_to_the_truth_in_the_mean():
+    network, (seen, clean) = model(0.5), frames(size=96)
+
+    @torch.no_grad()
+    def error() -> float:
+        x = torch.from_numpy(np.stack([seen.arrays[a][i] for a, i in seen.validation]))
+        mean, _ = network.predicted(x, 0)
+        mean = mean + network.missing_brightness(mean)
+        truth = torch.from_numpy(clean)[None, None].expand_as(x)[..., :: network.period, :]
+        return float((mean - network._rows(truth)[:, :, 0]).square().mean())
+
+    before = error()
+    network.brightness.copy_(calibration.brightness(network, seen))
+    assert error() < 0.95 * before
+
+
+def test_what_is_lacking_follows_the_level():
+    rng = np.random.default_rng(0)
+    mean = rng.normal(size=(400, 250))
+    lacking = np.where(mean > 0.5, 0.2, 0.0) + rng.normal(size=mean.shape)
+    level, missing = calibration.by_level(mean.ravel(), lacking.ravel(), np.repeat(np.arange(400), 250))
+    assert (np.diff(level) > 0).all()
+    assert np.abs(missing[level < 0.4]).max() < 0.02
+    np.testing.assert_allclose(missing[(level > 0.6) & (level < 1.5)], 0.2, atol=0.06)
+
+
+def test_noise_that_rows_share_is_chance():
+    """Whole rows that are too bright say little, however many pixels they have."""
+    rng = np.random.default_rng(0)
+    mean, offsets = rng.normal(size=(60, 400)), rng.normal(size=(60, 1))
+    lacking = offsets + 0.1 * rng.normal(size=mean.shape)
+    _, missing = calibration.by_level(mean.ravel(), lacking.ravel(), np.repeat(np.arange(60), 400))
+    assert np.abs(missing).max() < 0.2
+    assert (missing == 0).mean() > 0.7
+
+
+def test_levels_without_pixels_lie_between_those_that_have_some():
+    mean = np.repeat([0.0, 1.0], 50_000)
+    row = np.arange(100_000) // 100
+    level, missing = calibration.by_level(mean, np.where(mean > 0.5, 0.3, -0.3), row)
+    assert (np.diff(level) >= 0).all()
+    assert (level[0], level[-1]) == (0.0, 1.0)
+    np.testing.assert_allclose((missing[0], missing[-1]), (-0.3, 0.3), atol=0.01)
+
+
+def test_few_pixels_say_nothing_of_brightness():
+    network, (seen, _) = model(0.5), frames(count=2, size=32)
+    assert not calibration.brightness(network, seen).any()
 
 
 @pytest.mark.parametrize("stated", [0.4, 0.5, 1.2])

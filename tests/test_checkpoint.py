@@ -15,7 +15,8 @@ from safetensors import safe_open
 
 import cosdd
 from cosdd import checkpoint as files
-from cosdd import tensorfile, writing
+from cosdd import config, tensorfile, writing
+from cosdd.data import Statistics
 from cosdd.denoise import Denoiser
 from cosdd.errors import InputError
 from cosdd.model import build
@@ -248,10 +249,23 @@ def test_somebody_elses_safetensors(tmp_path):
     assert "not a cosdd model" in refused(tmp_path / "m.safetensors")
 
 
+def test_models_from_before_brightness_was_measured_are_read(tmp_path):
+    settings = config.build("tiny", {"method": "blind-row", "blind_row": {"features": [4]}})
+    network = build(settings).eval()
+    path, x = tmp_path / "m.safetensors", torch.randn(1, 1, 16, 16)
+    files.save(files.Checkpoint(settings, Statistics((0.0,), (1.0,), 0.0), network, (), 1, 1.0), path)
+    metadata, tensors = read(path)
+    del tensors["brightness"], metadata[tensorfile.OF_TENSORS]
+    safetensors.torch.save_file(tensors, path, metadata | {"format_version": "4"})
+    torch.testing.assert_close(files.load(path).network.estimate(x), network.estimate(x))
+    safetensors.torch.save_file(tensors, path, metadata | {"format_version": str(files.FORMAT_VERSION)})
+    assert "checksums are missing" in refused(path)
+
+
 # ------------------------------------------------------------------------------ models that are not right
 
 
-@pytest.mark.parametrize("found", ["6", "99", "", "one", "-1", "1.5"])
+@pytest.mark.parametrize("found", [str(files.FORMAT_VERSION + 1), "99", "", "one", "-1", "1.5"])
 def test_a_newer_format_asks_for_an_update(model, found):
     metadata, tensors = read(model)
     safetensors.torch.save_file(tensors, model, metadata | {"format_version": found})
