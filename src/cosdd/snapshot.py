@@ -19,7 +19,7 @@ from cosdd.config import Config
 from cosdd.errors import InputError
 from cosdd.training import Run, read
 
-FORMAT = "cosdd-run-5"  # a new one whenever what a run needs, or does, is another
+FORMAT = "cosdd-run-6"  # a new one whenever what a run needs, or does, is another
 COUNTERS = ("step", "seconds", "skipped", "skipped_in_a_row", "best_evidence", "waited", "lr_scale", "history")
 
 
