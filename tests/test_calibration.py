@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import cosdd
 from cosdd import calibration, config
 from cosdd.data import Frames, Statistics
 from cosdd.model import BlindRow, build
@@ -87,6 +88,47 @@ def test_noise_that_rows_share_is_chance():
     assert (missing == 0).mean() > 0.7
 
 
+def test_where_pixels_are_saturated_the_others_say_nothing():
+    rng = np.random.default_rng(0)
+    mean = rng.uniform(-1, 2, (400, 250))
+    noisy = mean + 0.3 * rng.normal(size=mean.shape)
+    lacking = np.where(noisy < 1.5, noisy - mean, np.nan)  # what is left is the darker half
+    level, missing = calibration.by_level(mean.ravel(), lacking.ravel(), np.repeat(np.arange(400), 250))
+    assert level[-1] > 1.9
+    assert np.abs(missing).max() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [((24, 2, 64, 64), "y"), ((24, 2, 64, 64), "x"), ((4, 2, 24, 64, 40), "z"), ((4, 2, 12, 64, 64), "x")],
+)
+def test_every_channel_and_axis_has_its_own_brightness(shape, axis):
+    settings = config.build(
+        "tiny",
+        {
+            "method": "blind-row",
+            "blind_row": {"features": [4]},
+            "model": {"channels": 2, "dimensions": len(shape) - 2, "noise_axis": axis},
+        },
+    )
+    network = build(settings).eval()
+    assert isinstance(network, BlindRow)
+    with torch.no_grad():
+        for parameter in network.network.parameters():
+            parameter.zero_()
+        outputs = len(network.network.head.bias) // 2
+        network.network.head.bias[0], network.network.head.bias[outputs] = 0.3, -0.5  # of the predicted means
+    noisy = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    split = Frames.split([noisy], 0.5, 0)
+    seen = Frames(split.arrays, Statistics((0.0, 0.0), (1.0, 1.0), 0.0), split.train, split.validation)
+    network.brightness.copy_(calibration.brightness(network, seen))
+    for number, expected in enumerate((-0.3, 0.5)):  # at the level that is predicted most
+        levels, missing = network.brightness[:, number].numpy()
+        assert np.interp(-expected, levels, missing) == pytest.approx(expected, abs=0.1)
+    mean, _ = network.posterior(torch.from_numpy(noisy[:2]), batch=4)
+    assert mean.mean((0, *range(2, mean.ndim))).abs().max() < 0.05
+
+
 def test_levels_without_pixels_lie_between_those_that_have_some():
     mean = np.repeat([0.0, 1.0], 50_000)
     row = np.arange(100_000) // 100
@@ -94,6 +136,17 @@ def test_levels_without_pixels_lie_between_those_that_have_some():
     assert (np.diff(level) >= 0).all()
     assert (level[0], level[-1]) == (0.0, 1.0)
     np.testing.assert_allclose((missing[0], missing[-1]), (-0.3, 0.3), atol=0.01)
+
+
+def test_training_measures_the_brightness_and_the_model_file_keeps_it(tmp_path):
+    y, x = np.mgrid[:64, :64]
+    clean = 100 + 50 * np.sin(y / 4) * np.cos(x / 6)
+    noisy = (clean + np.random.default_rng(0).normal(0, 20, (24, 64, 64))).astype(np.float32)
+    trained = cosdd.train(noisy, axes="TYX", noise_axis="x", method="blind-row", steps=20, quiet=True)
+    measured = trained.checkpoint.network.brightness
+    assert measured[1].any()
+    trained.save(tmp_path / "m.safetensors")
+    torch.testing.assert_close(cosdd.load(tmp_path / "m.safetensors").checkpoint.network.brightness, measured)
 
 
 def test_few_pixels_say_nothing_of_brightness():

@@ -85,8 +85,14 @@ def test_another_scene_or_another_scale_is_asked_about():
     assert "same scenes, in the same order" in (evaluation.evaluate(noisy[::-1], clean).doubt() or "")
     assert "another scale" in (evaluation.evaluate(noisy + 1, clean).doubt() or "")
     assert "another scale" in (evaluation.evaluate(100 * noisy, clean).doubt() or "")
-    for fine in (np.zeros_like(clean), clean, noisy + np.random.default_rng(2).normal(0, 0.5, clean.shape)):
-        assert evaluation.evaluate(fine, clean).doubt() is None  # blank, equal, and much noise
+    much_noise = noisy + np.random.default_rng(2).normal(0, 0.5, clean.shape)
+    nearly = clean + 0.005 + np.random.default_rng(2).normal(0, 0.002, clean.shape)
+    for fine in (np.zeros_like(clean), clean, much_noise, nearly):
+        assert evaluation.evaluate(fine, clean).doubt() is None
+    dots = (np.random.default_rng(3).random(clean.shape) < 0.01).astype(float)
+    assert evaluation.evaluate(np.stack([metrics.gaussian(each, 1.0) for each in dots]), dots).doubt() is None  # a blur
+    clean[0, 0, 0] = np.nan
+    assert "same scenes" in (evaluation.evaluate(noisy[::-1], clean).doubt() or "")
 
 
 def test_the_interval_holds_the_mean_of_more_images():

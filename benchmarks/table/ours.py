@@ -35,13 +35,13 @@ def cosdd(task: Task) -> Fitted:
 def _trained(task: Task, method: str) -> Denoiser:
     """As `cosdd.train`, but the axis and the noise that are measured before training are paid for from the budget too.
 
-    Only the factor for the standard deviation comes after it: no estimate depends on that.
+    What `auto` measures after it is not, as its time is not known before: two or three seconds.
     """
     used = task.start()
     given = {"method": method, "train": {"time": task.budget, "seed": task.seed}}
     ready = preparation.prepare([task.train], "TYX", "auto", "tiny", {}, given)
     run = training.start(ready.settings, ready.frames)
-    left = {"time": max(0.0, 1 - used()) * task.budget}
+    left = {"time": max(1e-3, 1 - used()) * task.budget}
     run.settings = run.settings.model_copy(update={"train": run.settings.train.model_copy(update=left)})
     processor = mock.patch("time.perf_counter", time.process_time)  # by which training counts its budget
     with processor if task.clock == "processor" else nullcontext():

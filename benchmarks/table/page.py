@@ -102,11 +102,12 @@ def write(name: str, folder: Path) -> Path:
     """The same of rows and pictures in another folder, beside them."""
     entry = read(name, folder)
     path = folder / f"{name}.md"
-    path.write_text("\n".join(_tables(entry, [], folder, ".") if entry else []) + "\n", encoding="utf-8")
+    told = _tables(entry, [], folder if name == "table" else None, ".") if entry else []  # pictures are of that one
+    path.write_text("\n".join(told) + "\n", encoding="utf-8")
     return path
 
 
-def _tables(entry: Mapping[str, Any], remark: Sequence[str], pictures: Path, link: str) -> list[str]:
+def _tables(entry: Mapping[str, Any], remark: Sequence[str], pictures: Path | None, link: str) -> list[str]:
     rows = comparable(entry["results"]["rows"])
     by = method_of(rows)
     found = [*verdict(rows, by), *remark, "", *conditions(entry, rows), "", *controls(gathered(rows, "psnr"))]
@@ -122,7 +123,7 @@ def _tables(entry: Mapping[str, Any], remark: Sequence[str], pictures: Path, lin
     failures = [row for row in rows if row["status"] != "done" and not row["status"].startswith("not applicable")]
     if failures:
         found += ["### What did not run to the end", "", *_told(failures), ""]
-    return found + gallery(rows, pictures, link)
+    return found + (gallery(rows, pictures, link) if pictures else [])
 
 
 def longer(entry: Mapping[str, Any]) -> list[str]:
@@ -189,10 +190,10 @@ def rivals(rows: Sequence[Row], by: Mapping[str, str]) -> list[Rival]:
 
 def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:
     """Who beats our default, first, or who comes closest; then what else may be said against it."""
+    if not any(row["method"] == OURS and row["status"] == "done" for row in rows):
+        return ["Our default is not measured yet."]
     found = rivals(rows, by)
     others = [rival for rival in found if not rival.own]
-    if not others:
-        return ["Our default is not measured yet."]
 
     def winners(leads: bool) -> list[str]:
         return [
@@ -202,12 +203,12 @@ def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:
         ]
 
     fair = winners(leads=True)
-    if not fair:
+    measured = len({r.where for r in others if r.leads})
+    if not fair and measured:
         closest: dict[str, str] = {}
         for r in others:
             if r.leads and r.sees == NOTHING_MORE:
                 closest.setdefault(r.where, f"- {r.where}: {r.estimate}, {r.gap}.")
-        measured = len({r.where for r in others if r.leads})
         fair = [
             f"On {f'all {measured} sets' if measured > 1 else 'the one set'} with a reference, no method of others and "
             f"no control that sees {NOTHING_MORE} was better than `auto` in the time given. The closest "

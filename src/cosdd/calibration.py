@@ -31,7 +31,8 @@ PROBE = 0.05  # share of the noise that is added
 WRONG = 0.03  # about so far off, relatively, is the variance of the noise that is taken off
 LARGEST = 2.0  # factor either way; what would be more is no matter of calibration
 SURE = 4.0  # times its chance variance, the square of a difference is: less is no evidence
-SEEN = 1 << 20  # pixels of frames from beginning to end whose brightness is compared
+SEEN = 1 << 20  # pixels of frames from beginning to end whose brightness is compared, about
+CUT_OFF = 0.01  # share of saturated pixels
 
 
 @torch.no_grad()
@@ -42,7 +43,9 @@ def brightness(network: BlindRow, frames: Frames) -> Float[Tensor, "2 c levels"]
     """
     ceiling = torch.tensor(frames.ceiling())[:, None, None]
     seen: list[tuple[Tensor, Tensor]] = []  # predictions and what they lack, (c, n, w)
-    for number, piece in enumerate(frames.windows(SEEN)):
+    pieces = frames.windows(SEEN)  # of many frames more than that
+    step = max(1, sum(map(np.size, pieces)) // (SEEN * network.channels))
+    for number, piece in enumerate(pieces[::step]):
         x = torch.from_numpy(piece[None]).movedim(network.axis, -1)
         if x.shape[-2] > 1:
             mean, row = network.predicted(x, number % min(network.period, x.shape[-2]))
@@ -52,9 +55,8 @@ def brightness(network: BlindRow, frames: Frames) -> Float[Tensor, "2 c levels"]
         rows = [row.double().numpy() for pair in seen for row in torch.stack([part[channel] for part in pair], 1)]
         number = np.concatenate([np.full(row.shape[1], i) for i, row in enumerate(rows)]) if rows else np.zeros(0)
         mean, lacking = np.concatenate(rows, 1) if rows else np.zeros((2, 0))
-        known = np.isfinite(lacking)
-        if known.sum() >= FEW:
-            found[:, channel] = torch.from_numpy(by_level(mean[known], lacking[known], number[known].astype(int)))
+        if np.isfinite(lacking).sum() >= FEW:
+            found[:, channel] = torch.from_numpy(by_level(mean, lacking, number.astype(int)))
     return found
 
 
@@ -62,8 +64,11 @@ def by_level(mean: np.ndarray, lacking: np.ndarray, row: np.ndarray) -> np.ndarr
     """Levels of brightness and what is lacking there, (2, LEVELS), of pixels and the number of the row of each.
 
     Half of the bounds between levels are as many pixels apart, half as many grey values. What is lacking counts as far
-    as it is beyond chance, which is judged row by row: noise within a row is not independent.
+    as it is beyond chance, which is judged row by row: noise within a row is not independent. It is NaN where pixels
+    are saturated; where many of a level are, those that are left are the darker ones, and say nothing.
     """
+    saturated = np.isnan(lacking)
+    lacking = np.where(saturated, 0, lacking)
     many = np.quantile(mean, np.linspace(0, 1, LEVELS // 2 + 1)[1:-1])
     darkest, brightest = np.quantile(mean, [0.001, 0.999])
     wide = np.linspace(darkest, brightest, LEVELS // 2 + 2)[1:-1]
@@ -73,6 +78,7 @@ def by_level(mean: np.ndarray, lacking: np.ndarray, row: np.ndarray) -> np.ndarr
     of_rows = np.bincount(row * LEVELS + bin_, lacking, (row.max() + 1) * LEVELS).reshape(-1, LEVELS)
     chance = np.square(of_rows).sum(0) / count.clip(1) ** 2
     missing *= (1 - SURE * chance / np.square(missing).clip(1e-30)).clip(0)
+    missing[np.bincount(bin_, saturated, LEVELS) > CUT_OFF * count] = 0
     there = np.flatnonzero(count)
     return np.stack([np.interp(np.arange(LEVELS), there, values[there]) for values in (level, missing)])
 

@@ -28,8 +28,9 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 SSIM_EDGE = 11  # pixels; smaller images have no SSIM
 SWAPPED = -3.0  # dB by which denoised images are "better" than the noisy ones
-UNLIKE = 0.2  # correlation with the clean image: less is another scene
-SCALED = 0.8  # share of the error that a line through the grey values explains
+UNLIKE = 0.1  # correlation with the clean image: less is another scene
+SCALED = 0.8  # share of the error that another offset, or a steeper scale, of the grey values explains
+SMALL = 0.1  # share of the variance of the clean image: less is no matter of scales
 MOVING = 0.5  # share of the structure that differs from frame to frame: more is no still scene
 BESIDE = re.compile(r"(.+)_(std|sample\d+)")  # what `denoise` writes beside an image: no denoised images
 
@@ -302,16 +303,17 @@ def evaluate(
 def _compared(denoised: Stack, reference: Stack) -> dict[str, float]:
     """`likeness` and `scaled` of an Evaluation; nothing where all images are blank.
 
-    The line goes from clean to denoised grey values: noise that is left does not change it.
+    The line goes from clean to denoised grey values: noise that is left does not change it. It is another scale where
+    it is steeper than 1 or shifted, by more than a small part of the contrast: a blur makes it flatter.
     """
     likeness, scaled = [], []
     for i in range(len(denoised)):
         image, truth = (stack[i].astype(np.float64) for stack in (denoised, reference))
         variance, shared = truth.var(), np.mean((image - image.mean()) * (truth - truth.mean()))
-        if min(variance, image.var()) > 0:
+        if min(variance, image.var()) > 0:  # no blank one, and none with missing pixels
             likeness.append(shared / math.sqrt(variance * image.var()))
-            line = (shared / variance - 1) ** 2 * variance + (image.mean() - truth.mean()) ** 2
-            scaled.append(line / max(np.mean((image - truth) ** 2), 1e-300))
+            line = max(shared / variance - 1, 0) ** 2 * variance + (image.mean() - truth.mean()) ** 2
+            scaled.append(line / np.mean((image - truth) ** 2) if line > SMALL * variance else 0.0)
     return {"likeness": float(np.median(likeness)), "scaled": float(np.median(scaled))} if likeness else {}
 
 

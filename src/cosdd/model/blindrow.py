@@ -202,7 +202,7 @@ class BlindRow(nn.Module):
     def missing_brightness(self, mean: Float[Tensor, "c n w"]) -> Float[Tensor, "c n w"]:
         """What predictions of such brightness are too low by, on average over the training frames."""
         levels, missing = self.brightness
-        values = mean.flatten(1)
+        values = mean.flatten(1).contiguous()
         right = torch.searchsorted(levels, values).clamp(1, LEVELS - 1)
         (a, b), (low, high) = ([t.gather(1, i) for i in (right - 1, right)] for t in (levels, missing))
         share = ((values - a) / (b - a).clamp_min(1e-12)).clamp(0, 1)
@@ -327,8 +327,8 @@ class BlindRow(nn.Module):
         window: int,
     ) -> tuple[Float[Tensor, "c n w"], Float[Tensor, "c n w"]]:
         # The noise was learned as that of the prediction as it is.
-        missing = self.missing_brightness(mean)
-        width = row.shape[-1]
+        prior_mean = mean + self.missing_brightness(mean)
+        difference, width = row - prior_mean, row.shape[-1]
         window = min(window, width)
         posterior_mean, posterior_std = torch.empty_like(row), torch.empty_like(row)
         for start in sorted({min(s, width - window) for s in range(0, width, max(1, window // 2))}):
@@ -339,11 +339,10 @@ class BlindRow(nn.Module):
             # A later window overwrites the rim of the one before it, except for the rim of its own.
             keep = slice(0 if start == 0 else window // 4, window if start + window == width else window - window // 4)
             cholesky = torch.linalg.cholesky(total)
-            sides = torch.cat([signal[..., keep], (row - mean - missing)[..., span, None]], -1)
+            sides = torch.cat([signal[..., keep], difference[..., span, None]], -1)
             half, residual = torch.linalg.solve_triangular(cholesky, sides, upper=False).tensor_split([-1], -1)
             variance = signal.diagonal(dim1=-2, dim2=-1)[..., keep] - half.square().sum(-2)
-            prior_mean = (mean + missing)[..., span][..., keep]
-            posterior_mean[..., span][..., keep] = prior_mean + (half.mT @ residual)[..., 0]
+            posterior_mean[..., span][..., keep] = prior_mean[..., span][..., keep] + (half.mT @ residual)[..., 0]
             posterior_std[..., span][..., keep] = variance.clamp_min(0).sqrt()
         return posterior_mean, posterior_std
 
