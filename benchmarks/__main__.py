@@ -26,17 +26,27 @@ def duration(text: str) -> float:
     return value
 
 
+def number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected 1 or more")
+    return int(text)
+
+
+def names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="The table that compares methods.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="run methods on sets, write benchmarks/results")
     run.add_argument("--data", help="folder of the images (default: COSDD_DATA)")
-    run.add_argument("--methods", default="all", help="all, or names after commas")
+    run.add_argument("--methods", default="all", help="all, or names after commas (a wrong one lists them)")
     run.add_argument("--sets", default="all", help="all, or names after commas")
     run.add_argument("--budget", default="10m", type=duration, help="training time of each method (10m)")
     run.add_argument("--clock", default="wall", choices=["wall", "processor"], help="processor: on busy machines")
-    run.add_argument("--seeds", default=1, type=int)
-    run.add_argument("--test-images", default=40, type=int, help="of each simulated set")
+    run.add_argument("--seeds", default=1, type=number)
+    run.add_argument("--test-images", default=40, type=number, help="of each simulated set")
     run.add_argument("--limit", default="3h", type=duration, help="a method is ended after so long")
     run.add_argument("--checkout", default="", help="folder of the authors' code, github.com/krulllab/COSDD")
     run.add_argument("--results", default="table", choices=["table", "table_long"], help="file, one for each budget")
@@ -54,8 +64,8 @@ def main() -> None:
         if asked.verb == "environment":
             table.make_environment(asked.name)
             return
-        chosen = list(methods.METHODS) if asked.methods == "all" else asked.methods.split(",")
-        images = list(sets.SETS) if asked.sets == "all" else asked.sets.split(",")
+        chosen = list(methods.METHODS) if asked.methods == "all" else names(asked.methods)
+        images = list(sets.SETS) if asked.sets == "all" else names(asked.sets)
         checkout = os.path.abspath(asked.checkout) if asked.checkout else ""
         protocol = table.Protocol(
             asked.budget, asked.clock, asked.test_images, asked.limit, checkout, asked.results, asked.again,
@@ -66,6 +76,9 @@ def main() -> None:
             print(page.write(protocol.results, protocol.folder))
     except InputError as error:
         sys.exit(_fault(error))
+    except KeyboardInterrupt:
+        print("stopped: rows that are done are kept, and the same command goes on", file=sys.stderr)
+        sys.exit(130)
 
 
 def _command(asked: argparse.Namespace) -> str:

@@ -80,6 +80,11 @@ def test_a_method_sees_the_truth_only_where_it_must(images):
     assert attempt("cheats", without, "truth")["status"] == "not applicable: needs the clean test images"
 
 
+def test_an_estimate_may_not_have_the_name_of_another_method(images, monkeypatch):
+    monkeypatch.setitem(METHODS, "half", Method("table_methods:cheats", ""))
+    assert attempt("halved", images)["status"] == "failed: estimate half has the name of another method"
+
+
 def test_environments_that_are_not_there_are_rows(images, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "ENVIRONMENTS", tmp_path)
     row = run.attempt(Method("table_methods:halved", "", environment="peers"), images, 0, PROTOCOL)
@@ -119,6 +124,17 @@ def test_what_is_done_is_not_run_again(images, tmp_path, monkeypatch):
     kept = json.loads((tmp_path / "table.json").read_text())["results"]["rows"][0]
     assert (kept["status"], kept["protocol"]["budget"]) == ("done", 30)
 
+    # Asked for again, it runs again; in a folder of its own it leaves ours alone; a method that is gone stays a row.
+    monkeypatch.setitem(named, "good", Method("table_methods:halved", "", learns=True))
+    assert go(budget=30.0, folder=tmp_path / "mine") == ["halved", "crashes"]
+    assert go(budget=30.0, folder=tmp_path / "mine") == ["crashes"]
+    assert go(budget=30.0, folder=tmp_path / "mine", again=True) == ["halved", "crashes"]
+    monkeypatch.delitem(named, "bad")
+    run.run(["good"], ["tiny"], 1, replace(PROTOCOL, folder=tmp_path / "mine", again=True), "a command")
+    assert json.loads((tmp_path / "mine" / "table.json").read_text())["results"]["rows"][1]["method"] == "bad"
+    named |= {"good": Method("table_methods:crashes", "", learns=True), "bad": Method("table_methods:crashes", "")}
+    assert json.loads((tmp_path / "table.json").read_text())["results"]["rows"][0] == kept
+
     # Another budget may have a file of its own.
     assert go(budget=60.0, results="table_long") == ["crashes", "crashes"]
     assert json.loads((tmp_path / "table.json").read_text())["results"]["rows"][0] == kept
@@ -145,6 +161,9 @@ def test_the_page_says_which_method_was_trained_where():
         (["run", "--sets", "moon"], "error: set 'moon' is unknown: choose from bsd400-stripe,"),
         (["run", "--data", "/nowhere", "--sets", "bsd400-white"], "error: /nowhere/clean/bsd400: not there, expected"),
         (["run", "--budget", "soon"], "not a duration: 'soon'"),
+        (["run", "--seeds", "0"], "0: expected 1 or more"),
+        (["run", "--sets", "specimen-heavy", "--methods", "noisy, moon"], "error: method 'moon' is unknown"),
+        (["run", "--sets", "specimen-heavy", "--out", "README.md"], "README.md/table.json: cannot be written"),
     ],
 )
 def test_wrong_words_are_answered_in_one_line(words, said):
@@ -363,6 +382,22 @@ def test_seeds_of_other_terms_are_not_averaged():
     for one, budget in zip(rows, (60, 600, 60), strict=True):
         one["protocol"] = {"tested": 8, "budget": budget}
     assert [one["seed"] for one in page.comparable(rows)] == [0, 2]
+
+
+def test_what_was_measured_under_other_terms_does_not_count():
+    terms = {"tested": 8, "budget": 60, "clock": "wall", "cores": 2, "cpu": "a"}
+    rows = [row(name, "bsd400-white", 30.0) for name in ("auto", "N2V", "N2V2", "median", "row Wiener", "gone")]
+    changes: list[dict] = [{}, {"budget": 30}, {"cpu": "b"}, {"tested": 4}, {}, {}]
+    for one, change in zip(rows, changes, strict=True):
+        one["protocol"] = terms | change
+    rows[4]["protocol"] = {"tested": 8}
+    assert [one["method"] for one in page.comparable(rows)] == ["row Wiener", "auto", "N2V2"]
+
+
+def test_our_default_alone_is_told_too():
+    rows = [row("auto", "bsd400-white", 30.0)]
+    assert "not measured yet" not in " ".join(page.verdict(rows, page.method_of(rows)))
+    assert page.verdict([row("N2V", "bsd400-white", 30.0)], {"N2V": "N2V"}) == ["Our default is not measured yet."]
 
 
 def test_a_table_made_elsewhere_gets_a_page_of_its_own(tmp_path):

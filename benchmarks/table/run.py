@@ -20,7 +20,7 @@ from benchmarks import record
 from benchmarks.table import task as files
 from benchmarks.table.methods import METHODS, NEEDS, Method
 from benchmarks.table.sets import SETS, Set, check
-from cosdd import progress, report
+from cosdd import progress, report, writing
 from cosdd.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +57,8 @@ def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Proto
             if name not in known:
                 raise InputError(f"{kind} {name!r} is unknown: choose from {', '.join(known)}")
     check(sets)
+    if protocol.folder:
+        writing.refuse_unwritable(protocol.folder / f"{protocol.results}.json")
     if protocol.clock == "processor" and os.environ.get("OMP_NUM_THREADS") != "1":
         raise InputError("--clock processor counts every thread: set OMP_NUM_THREADS=1")
     # Of other machines too: each row says its own.
@@ -81,8 +83,15 @@ def run(methods: Sequence[str], sets: Sequence[str], seeds: int, protocol: Proto
         if old and old["status"] == "done" and row["status"] != "done":
             continue  # what was measured under other terms is worth more than a failure
         rows = [other for other in rows if other is not old] + [row]
-        rows.sort(key=lambda row: (list(SETS).index(row["set"]), list(METHODS).index(row["method"])))
+        rows.sort(key=_order)
         record.write(protocol.results, command, {"rows": rows}, protocol.folder)
+
+
+def _order(row: Row) -> tuple[int, int]:
+    """Of what is unknown here last, as of methods that someone took out again."""
+    places = ((list(SETS), row["set"]), (list(METHODS), row["method"]))
+    sets, methods = (known.index(name) if name in known else len(known) for known, name in places)
+    return sets, methods
 
 
 def _is_there(rows: Sequence[Row], key: tuple[int, str, str], protocol: Protocol) -> bool:
@@ -134,6 +143,9 @@ def attempt(method: Method, images: Set, seed: int, protocol: Protocol) -> Row:
     if "missing" in facts:
         return {"status": f"not installed: no module {facts['missing']}"}
     shown = images.name == SHOWN and seed == 0 and protocol.results == "table"
+    others = {name for name, other in METHODS.items() if other is not method}
+    if taken := others & set(estimates):
+        return {"status": f"failed: estimate {taken.pop()} has the name of another method", "date": today()}
     scores, wrong = {}, [name for name, e in estimates.items() if e.shape != images.test.shape]
     if wrong:
         return {"status": f"failed: estimate {wrong[0]} has shape {estimates[wrong[0]].shape}", "date": today()}
@@ -195,7 +207,7 @@ def picture(name: str, image: np.ndarray, folder: Path) -> None:
     """A corner of the first image of the set that may be shown."""
     folder.mkdir(parents=True, exist_ok=True)
     corner = image[:SHOWN_EDGE, :SHOWN_EDGE]
-    report.side_by_side(folder / f"{slug(name)}.png", [(name, corner)], [(0.0, 1.0)], zoom=2)
+    report.side_by_side(folder / f"{slug(name)}.png", [("", corner)], [(0.0, 1.0)], zoom=2)  # the page captions it
 
 
 def slug(name: str) -> str:
