@@ -34,10 +34,11 @@ def side_by_side(
 ) -> None:
     """Write a PNG of captioned grey panels in a row.
 
-    panels: (caption, (y, x) array). limits: the grey values shown black and white, for each panel.
+    panels: (caption, (y, x) array); without any caption there is no room for them. limits: the grey values shown black and white, for each panel.
     zoom: pixels of the picture per pixel of the image.
     """
-    height = max(image.shape[0] for _, image in panels) * zoom + CAPTION_HEIGHT
+    above = CAPTION_HEIGHT if any(caption for caption, _ in panels) else 0
+    height = max(image.shape[0] for _, image in panels) * zoom + above
     width = sum(image.shape[1] * zoom for _, image in panels) + GAP * (len(panels) - 1)
     sheet = Picture.new("RGB", (width, height), PAPER)
     write = ImageDraw.Draw(sheet)
@@ -47,7 +48,7 @@ def side_by_side(
         grey = np.clip((image.astype(np.float64) - low) / max(high - low, 1e-12), 0, 1)
         panel = Picture.fromarray(np.round(grey * 255).astype(np.uint8))
         panel = panel.resize((image.shape[1] * zoom, image.shape[0] * zoom), Picture.Resampling.NEAREST)
-        sheet.paste(panel.convert("RGB"), (left, CAPTION_HEIGHT))
+        sheet.paste(panel.convert("RGB"), (left, above))
         write.text((left + 2, 4), caption, fill=INK, font=font)
         left += panel.width + GAP
     with writing.whole(Path(path)) as part:
