@@ -34,7 +34,8 @@ def side_by_side(
 ) -> None:
     """Write a PNG of captioned grey panels in a row.
 
-    panels: (caption, (y, x) array); without any caption there is no room for them. limits: the grey values shown black and white, for each panel.
+    panels: (caption, (y, x) array); without any caption there is no room for them. limits: the grey values shown
+    black and white, for each panel.
     zoom: pixels of the picture per pixel of the image.
     """
     above = CAPTION_HEIGHT if any(caption for caption, _ in panels) else 0
