@@ -99,8 +99,9 @@ def learned(task: Task, name: str, kind: Callable[[], RowSplit | RowMasked]) -> 
         optimiser.zero_grad(set_to_none=True)
         with device.arithmetic("auto", where):
             network.loss(crops).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), train.clip or math.inf)
-        optimiser.step()
+        norm = nn.utils.clip_grad_norm_(network.parameters(), train.clip or math.inf)
+        if norm.isfinite():  # else the update is left out, as in training `auto`
+            optimiser.step()
         step += 1
         with torch.no_grad():
             decay = min(train.ema, (1 + step) / (10 + step))
