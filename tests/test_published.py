@@ -138,7 +138,7 @@ def test_their_rows_need_a_checkout_and_say_so(checkout):
     rng = np.random.default_rng(0)
     truth = rng.random((40, 16, 16)).astype(np.float32)
     judge = partial(sets.against_truth, truth[:2])
-    images = sets.Set("tiny", "noise", truth, truth[:2], 0, judge, "psnr")
+    images = sets.Set("tiny", truth, truth[:2], 0, judge)
     method = METHODS["published COSDD mended"]
     row = run.attempt(method, images, 0, run.Protocol(budget=0.01, limit=60))
     assert row["status"] == "not there: give --checkout, a folder of github.com/krulllab/COSDD"
