@@ -68,9 +68,15 @@ def main() -> None:
         images = list(sets.SETS) if asked.sets == "all" else names(asked.sets)
         checkout = os.path.abspath(asked.checkout) if asked.checkout else ""
         protocol = table.Protocol(
-            asked.budget, asked.clock, asked.test_images, asked.limit, checkout, asked.results, asked.again,
-            Path(asked.out) if asked.out else None,
-        )  # fmt: skip
+            budget=asked.budget,
+            clock=asked.clock,
+            tested=asked.test_images,
+            limit=asked.limit,
+            checkout=checkout,
+            results=asked.results,
+            again=asked.again,
+            folder=Path(asked.out) if asked.out else None,
+        )
         table.run(chosen, images, asked.seeds, protocol, _command(asked))
         if protocol.folder:
             print(page.write(protocol.results, protocol.folder))

@@ -42,29 +42,38 @@ from benchmarks.table import page as table
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
-# What stands in the block of a page: results by name, and what tells them; those that were not measured are left out.
+# What stands in each block of a page: results by name, and what tells them; those that were not measured are left out.
 Block = dict[str, Callable[[Entry], list[str]]]
-BLOCKS: dict[str, Block] = {
-    "README.md": {"demo": demo.lines, "real": real.lines, "large": large.lines},
-    "docs/benchmarks.md": {
-        "table": table.lines,
-        "table_long": table.longer,
-        "checkerboard": checkerboard.lines,
-        "inference": inference.lines,
-    },
-    "docs/noise.md": {"inspection": inspection.lines},
-    "docs/reliability.md": {
-        "gauntlet": gauntlet.images,
-        "resume": resume.lines,
-        "resume_store": gauntlet.stores,
-        "sparse": sparse.lines,
-        "spoiled": spoiled.lines,
-        "faults": gauntlet.faults,
-        "fuzz": gauntlet.fuzz,
-        "audit": audit.lines,
-    },
-    "docs/report.md": {"report": report.lines},
-    "docs/samples.md": {"estimators": estimators.lines, "seams": seams.lines, "blend": blend.lines},
+BLOCKS: dict[str, tuple[Block, ...]] = {
+    "README.md": ({"demo": demo.lines, "real": real.lines, "large": large.lines},),
+    "docs/benchmarks.md": (
+        {
+            "table": table.lines,
+            "table_long": table.longer,
+            "checkerboard": checkerboard.lines,
+            "inference": inference.lines,
+        },
+    ),
+    "docs/blind-row.md": (
+        {"blindrow": blindrow.lines, "outliers": outliers.lines},
+        {"refining": refining.share_lines},
+    ),
+    "docs/noise.md": ({"inspection": inspection.lines},),
+    "docs/reliability.md": (
+        {
+            "gauntlet": gauntlet.images,
+            "resume": resume.lines,
+            "resume_store": gauntlet.stores,
+            "sparse": sparse.lines,
+            "spoiled": spoiled.lines,
+            "faults": gauntlet.faults,
+            "fuzz": gauntlet.fuzz,
+            "audit": audit.lines,
+        },
+    ),
+    "docs/report.md": ({"report": report.lines},),
+    "docs/samples.md": ({"estimators": estimators.lines, "seams": seams.lines, "blend": blend.lines},),
+    "docs/training.md": ({"refining": refining.lines}, {"training": training.lines, "gpu": gpu_page.lines}),
 }
 
 
@@ -83,17 +92,7 @@ def filled(page: str, *blocks: list[str]) -> str:
 
 
 def measured(page: str) -> str:
-    return filled(page, told(BLOCKS[page]))
-
-
-def how_training_works() -> str:
-    blocks = {"refining": refining.lines}, {"training": training.lines, "gpu": gpu_page.lines}
-    return filled("docs/training.md", *map(told, blocks))
-
-
-def how_blind_row_works() -> str:
-    blocks = {"blindrow": blindrow.lines, "outliers": outliers.lines}, {"refining": refining.share_lines}
-    return filled("docs/blind-row.md", *map(told, blocks))
+    return filled(page, *map(told, BLOCKS[page]))
 
 
 def how_it_works() -> str:
@@ -106,12 +105,10 @@ def how_it_works() -> str:
 # Every page that is written here, whole or in part, by its place in the repository.
 WRITTEN: dict[str, Callable[[], str]] = {
     **{page: partial(measured, page) for page in BLOCKS},
-    "docs/blind-row.md": how_blind_row_works,
     "docs/how-it-works.md": how_it_works,
     "docs/python.md": reference.python,
     "docs/scores.md": lambda: filled("docs/scores.md", reference.recipes()),
     "docs/settings.md": reference.settings,
-    "docs/training.md": how_training_works,
 }
 
 

@@ -21,6 +21,7 @@ OWN = ("auto", "cosdd")
 ALIKE = 0.05  # correlations that differ by so little
 FEW = 200  # updates: methods that made fewer have hardly begun
 NOTHING_MORE = "noisy images alone"
+NOBODY = f"no method of others and no control that sees {NOTHING_MORE} was better than `{OURS}`"
 CONTROLS = (
     "auto --plain",
     "row Wiener",
@@ -160,8 +161,7 @@ def _given_longer() -> list[str]:
     if told:
         return ["", f"With more time, [below](#{anchor}):", "", *told]
     sets = sum(row["method"] == OURS for row in rows)
-    none = f"no method of others and no control that sees {NOTHING_MORE} was better than `auto`"
-    return ["", f"With more time, [below](#{anchor}), {none} on the {sets} sets that were measured."]
+    return ["", f"With more time, [below](#{anchor}), {NOBODY} on the {sets} sets that were measured."]
 
 
 def _title_of_longer(rows: Sequence[Row]) -> str:
@@ -220,9 +220,8 @@ def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:
             if r.leads and r.sees == NOTHING_MORE:
                 closest.setdefault(r.where, f"- {r.where}: {r.estimate}, {r.gap}.")
         fair = [
-            f"On {f'all {measured} sets' if measured > 1 else 'the one set'} with a reference, no method of others and "
-            f"no control that sees {NOTHING_MORE} was better than `auto` in the time given. The closest "
-            "of them (one seed, where no more are counted):",
+            f"On {f'all {measured} sets' if measured > 1 else 'the one set'} with a reference, {NOBODY} in the time "
+            "given. The closest of them (one seed, where no more are counted):",
             "",
             *closest.values(),
         ]
