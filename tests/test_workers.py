@@ -224,12 +224,25 @@ class Planned:
                 yield {"": np.full((1, 2, 2), device.pixels_at_once(torch.device("cpu"), 1), np.float32)}
 
 
-def test_workers_share_out_the_memory_of_their_machine(team, tmp_path, monkeypatch):
-    with unfinished.opened(tmp_path, "a.tif", Recipe({}), 8, {"": np.dtype(np.float32)}, True) as work:
+def shared_out(team, folder, monkeypatch):
+    with unfinished.opened(folder, "a.tif", Recipe({}), 8, {"": np.dtype(np.float32)}, True) as work:
         assert list(team(Planned(), work))
         planned = work.result("", images.from_array(np.zeros((8, 2, 2)), "TYX"), "YX")[:, 0, 0]
     monkeypatch.setattr(device, "free_memory", lambda _: 4e9)
     np.testing.assert_allclose(2 * planned, device.pixels_at_once(torch.device("cpu"), 1), rtol=1e-6)
+
+
+def test_workers_share_out_the_memory_of_their_machine(team, tmp_path, monkeypatch):
+    shared_out(team, tmp_path, monkeypatch)
+
+
+def test_workers_of_a_cluster_share_out_the_memory_of_the_machine_they_are_on(tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        workers.team(1, cluster.scheduler_address) as team,
+    ):
+        shared_out(team, tmp_path, monkeypatch)
 
 
 def test_gpus_are_taken_in_turn(monkeypatch):
