@@ -1,5 +1,6 @@
 """What speaks against a good result is said by the command that is about to make it, and what to do about it."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -33,15 +34,19 @@ NOISY = grey(CLEAN + noise("streaks"))
 DIM = 500 * (CLEAN + noise("streaks")) - 100  # after the subtraction of a background that was a little too much
 
 
-def said(capsys: pytest.CaptureFixture[str], *command: object) -> list[str]:
-    """What a command notes, without the word."""
+def written(capsys: pytest.CaptureFixture[str], *command: object) -> str:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sys, "argv", ["cosdd", *map(str, command)])
         with pytest.raises(SystemExit) as end:
             cli.main()
-    written = capsys.readouterr()
-    assert end.value.code in (0, None), written.err
-    return re.split("note: |warning: ", " ".join(written.out.split()))[1:]
+    both = capsys.readouterr()
+    assert end.value.code in (0, None), both.err
+    return both.out
+
+
+def said(capsys: pytest.CaptureFixture[str], *command: object) -> list[str]:
+    """What a command notes, without the word."""
+    return re.split("note: |warning: ", " ".join(written(capsys, *command).split()))[1:]
 
 
 def trained(capsys: pytest.CaptureFixture[str], folder: Path, pixels: np.ndarray, *options: str) -> list[str]:
@@ -73,6 +78,18 @@ def test_good_images_are_no_reason_for_a_word(capsys, tmp_path):
 def test_what_will_not_go_well_is_said_with_advice(capsys, tmp_path, pixels, options, fault, advice):
     notes = trained(capsys, tmp_path, pixels, *options)
     assert any(fault in note and advice in note for note in notes), notes
+
+
+def test_clipping_is_said_of_each_of_many_files(capsys, tmp_path):
+    clipped = np.minimum(NOISY, np.quantile(NOISY, 0.95)).astype(np.uint16)
+    for name, pixels in (("clipped", clipped), ("good", NOISY)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, metadata={"axes": "TYX"})
+    (note,) = said(capsys, "inspect", tmp_path)
+    assert "pixels are saturated" in note.partition("good.tif")[0]
+    (note,) = said(capsys, "inspect", tmp_path / "clipped.tif")
+    assert "less light" in note
+    (found, _) = (json.loads(line) for line in written(capsys, "inspect", "--json", tmp_path).splitlines())
+    assert "pixels are saturated" in found["notes"][0]
 
 
 def test_images_unlike_those_of_the_training_are_said(capsys, tmp_path):

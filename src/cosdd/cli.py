@@ -211,16 +211,18 @@ def inspect(
             commands.complain(error)
             continue
         if as_json:
-            print(json.dumps({"file": str(path), "notes": image.remarks} | found.to_json()))
+            print(json.dumps({"file": str(path), "notes": image.remarks + found.remarks} | found.to_json()))
         elif details or len(paths) == 1:
             commands.tell(image)
             for line in found.lines():
                 out.print(f"  {line}")
+            for remark in found.remarks:
+                out.print(f"  note: {remark}")
             if image.data.size < inspection.FEW_PIXELS:
                 out.print(f"  only {image.data.size:,} pixels: little to tell the noise by, and little to learn from")
         else:
             out.print(f"{path.name}: {found.verdict}")
-            for remark in image.remarks:
+            for remark in image.remarks + found.remarks:
                 out.print(f"  note: {remark}")
         axes_found[found.axis] += 1
     if not as_json:

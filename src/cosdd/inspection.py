@@ -20,6 +20,7 @@ from cosdd.excerpts import Excerpt, finest, flatness, flattest, upright, windows
 from cosdd.lazy import Pixels
 
 FEW_PIXELS = 40_000  # to learn from
+MUCH_CLIPPED = 0.01  # share of the pixels
 SHORTEST = 12  # pixels along each edge; in less, noise cannot be told
 _BLOCK = (16, 8)  # lines and pixels of as much of an image as may be of one brightness
 _LENGTH = {"x": -1, "y": -2, "z": -3}  # place of an axis in (z, y, x)
@@ -63,6 +64,24 @@ class Inspection:
     def sure(self) -> bool:
         """Is the axis beyond doubt? Where it is only plain to see in very few places, it is taken all the same."""
         return self.axis == "none" or self.evidence.significance[self.axis] > CERTAIN
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """A sentence about each end of the grey values that cuts off more than a few pixels."""
+        e, said = self.evidence, []
+        if e.saturated > MUCH_CLIPPED:
+            said.append(
+                f"{e.saturated:.1%} of the pixels are saturated: their noise is cut off, and bright parts will come "
+                "out too dark; leave such images out, or record with less light"
+            )
+        if e.cut_off > MUCH_CLIPPED:
+            said.append(
+                f"{e.cut_off:.1%} of the pixels have the lowest value, and hardly any the next: if a background was "
+                "subtracted and cut off there, noise no longer averages to zero and dark parts will come out too "
+                "bright: use the images as they were before. Zeros between single photons do no harm; crop empty "
+                "borders"
+            )
+        return tuple(said)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, lists and strings; keys as the fields."""

@@ -18,7 +18,6 @@ from cosdd.lazy import Pixels
 
 LOOKED_AT = 5  # images whose noise is inspected
 SHORT_EDGE = 32  # pixels; an edge so short, of many images, may be the count of the images
-MUCH_CLIPPED = 0.01  # share of the pixels
 
 
 @dataclass(frozen=True)
@@ -217,20 +216,8 @@ def _doubts(
         )
     if along_both := [told_by(image) + found.verdict for image, found in seen if "both axes" in found.verdict]:
         notes.append(along_both[0])
-    image, saturated = max(((i, found.evidence.saturated) for i, found in seen), key=lambda pair: pair[1])
-    if saturated > MUCH_CLIPPED:
-        notes.append(
-            f"{told_by(image)}{saturated:.1%} of the pixels are saturated: their noise is cut off, and bright parts "
-            "will come out too dark; leave such images out, or record with less light"
-        )
-    image, cut_off = max(((i, found.evidence.cut_off) for i, found in seen), key=lambda pair: pair[1])
-    if cut_off > MUCH_CLIPPED:
-        notes.append(
-            f"{told_by(image)}{cut_off:.1%} of the pixels have the lowest value, and hardly any the next: if a "
-            "background was subtracted and cut off there, noise no longer averages to zero and dark parts will come "
-            "out too bright: use the images as they were before. Zeros between single photons do no harm; crop empty "
-            "borders"
-        )
+    image, clipped = max(seen, key=lambda pair: pair[1].evidence.saturated + pair[1].evidence.cut_off)
+    notes += [told_by(image) + remark for remark in clipped.remarks]
     return tuple(notes)
 
 
