@@ -33,6 +33,7 @@ from benchmarks import (
     seams,
     sparse,
     spoiled,
+    swing,
     training,
 )
 from benchmarks.paper import page as paper
@@ -53,6 +54,7 @@ BLOCKS: dict[str, tuple[Block, ...]] = {
             "checkerboard": checkerboard.lines,
             "inference": inference.lines,
         },
+        {"swing": swing.lines},
     ),
     "docs/blind-row.md": (
         {"blindrow": blindrow.lines, "outliers": outliers.lines},
