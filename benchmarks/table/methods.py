@@ -55,6 +55,12 @@ METHODS = {
     "row-masked network": _of("controls", "row_masked", "control: rows predicted from the other rows", learns=True),
     "N2V": _of("peers", "n2v", "white noise only", learns=True, environment="careamics"),
     "Structured N2V": _of("peers", "structured_n2v", "told the noise's reach", learns=True, environment="careamics"),
+    "N2V small batch": _of(
+        "peers", "n2v_small", "batch and arithmetic of ours", learns=True, environment="careamics"
+    ),
+    "Structured N2V small batch": _of(
+        "peers", "structured_n2v_small", "batch and arithmetic of ours", learns=True, environment="careamics"
+    ),
     "N2V2": _of("peers", "n2v2", "white noise only", learns=True, environment="careamics"),
     "AP-BSN": _of("apbsn", "ap_bsn", "blind-spot network on every fifth pixel", learns=True),
     "HDN36": _of("hdn", "hdn36", "hierarchical VAE with a noise model from clean images", "clean", learns=True),

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.table.task import Fitted, Task
 
 WHOLE_ROWS = 127  # pixels: wider than any patch
+SMALL: dict[str, Any] = {"batch": 8, "precision": "bf16-mixed"}  # batch and arithmetic of ours
 
 
 def n2v(task: Task) -> Fitted:
@@ -25,8 +26,17 @@ def n2v(task: Task) -> Fitted:
 
 def structured_n2v(task: Task) -> Fitted:
     """Scrambles the row around each hidden pixel as far as its noise reaches; all of it where there is no end."""
-    span = WHOLE_ROWS if task.extent is None else 2 * task.extent + 1
-    return fitted(task, "Structured N2V", _n2v(task, span if span > 1 else 0), {"span": span})
+    span = _span(task)
+    return fitted(task, "Structured N2V", _n2v(task, span), {"span": span})
+
+
+def n2v_small(task: Task) -> Fitted:
+    return fitted(task, "N2V small batch", _n2v(task, 0, **SMALL))
+
+
+def structured_n2v_small(task: Task) -> Fitted:
+    span = _span(task)
+    return fitted(task, "Structured N2V small batch", _n2v(task, span, **SMALL), {"span": span})
 
 
 def n2v2(task: Task) -> Fitted:
@@ -47,15 +57,21 @@ def noise2noise(task: Task) -> Fitted:
     return fitted(task, "Noise2Noise", _pairs(task, "n2n"), target=task.second)
 
 
-def _n2v(task: Task, span: int) -> Any:
+def _span(task: Task) -> int:
+    """Pixels of the row that share noise with one of them; 0 where none does."""
+    return WHOLE_ROWS if task.extent is None else 2 * task.extent + 1 if task.extent else 0
+
+
+def _n2v(task: Task, span: int, batch: int = 128, precision: str = "32-true") -> Any:
     """span: pixels of the row that are scrambled around each hidden one; 0 for none."""
     from careamics.config.factories import create_advanced_n2v_config
 
     config = create_advanced_n2v_config(
         experiment_name="n2v", roi_size=11, masked_pixel_percentage=0.2,
         struct_n2v_axes="horizontal" if span else "none", struct_n2v_span=min(span, 15) or 5,
-        model_params={"depth": 2, "num_channels_init": 32}, **_common(task, 4e-4, batch=128),
+        model_params={"depth": 2, "num_channels_init": 32}, **_common(task, 4e-4, batch),
     )  # fmt: skip
+    config.training_config.trainer_params["precision"] = precision
     if span > 15:  # its validation refuses more, its code does not
         mask = config.algorithm_config.n2v_config.struct_mask
         config.algorithm_config.n2v_config.struct_mask = type(mask).model_construct(axes="horizontal", span=span)
