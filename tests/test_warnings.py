@@ -11,7 +11,7 @@ import tifffile
 import tiny
 from scipy import ndimage
 
-from cosdd import checkpoint, cli, simulate
+from cosdd import checkpoint, cli, preparation, simulate
 from cosdd.specimen import specimen
 
 CLEAN = specimen(8, 128, 3)
@@ -78,6 +78,16 @@ def test_good_images_are_no_reason_for_a_word(capsys, tmp_path):
 def test_what_will_not_go_well_is_said_with_advice(capsys, tmp_path, pixels, options, fault, advice):
     notes = trained(capsys, tmp_path, pixels, *options)
     assert any(fault in note and advice in note for note in notes), notes
+
+
+def test_both_ends_are_said_where_different_images_are_clipped(capsys, tmp_path):
+    bright = np.minimum(NOISY, np.quantile(NOISY, 0.95)).astype(np.uint16)
+    for name, pixels in (("bright", bright), ("dark", np.maximum(DIM, 0).round().astype(np.uint16))):
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, metadata={"axes": "TYX"})
+    ready = preparation.prepare([tmp_path], None, "x", "tiny", {"train": {"steps": 2}})
+    notes = " ".join(ready.notes)
+    assert re.search(r"bright\.tif: [\d.]+% of the pixels are saturated", notes)
+    assert re.search(r"dark\.tif: [\d.]+% of the pixels have the lowest value", notes)
 
 
 def test_clipping_is_said_of_each_of_many_files(capsys, tmp_path):

@@ -236,6 +236,14 @@ def test_workers_share_out_the_memory_of_their_machine(team, tmp_path, monkeypat
     shared_out(team, tmp_path, monkeypatch)
 
 
+def test_workers_that_were_given_a_gpu_each_need_not_share_it(monkeypatch):
+    seats = set()
+    for gpus in ("0,1", "1,0", "1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        seats.add(workers._seat())
+    assert len(seats) == 2
+
+
 def test_workers_of_a_cluster_share_out_the_memory_of_the_machine_they_are_on(tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
     with (

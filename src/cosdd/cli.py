@@ -210,19 +210,18 @@ def inspect(
             failed += 1
             commands.complain(error)
             continue
+        said = list(found.remarks.values())
+        if image.data.size < inspection.FEW_PIXELS:
+            said.append(f"only {image.data.size:,} pixels: little to tell the noise by, and little to learn from")
         if as_json:
-            print(json.dumps({"file": str(path), "notes": image.remarks + found.remarks} | found.to_json()))
+            print(json.dumps({"file": str(path), "notes": [*image.remarks, *said]} | found.to_json()))
         elif details or len(paths) == 1:
             commands.tell(image)
-            for line in found.lines():
+            for line in (*found.lines(), *(f"note: {remark}" for remark in said)):
                 out.print(f"  {line}")
-            for remark in found.remarks:
-                out.print(f"  note: {remark}")
-            if image.data.size < inspection.FEW_PIXELS:
-                out.print(f"  only {image.data.size:,} pixels: little to tell the noise by, and little to learn from")
         else:
             out.print(f"{path.name}: {found.verdict}")
-            for remark in image.remarks + found.remarks:
+            for remark in (*image.remarks, *said):
                 out.print(f"  note: {remark}")
         axes_found[found.axis] += 1
     if not as_json:

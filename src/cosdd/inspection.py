@@ -66,22 +66,22 @@ class Inspection:
         return self.axis == "none" or self.evidence.significance[self.axis] > CERTAIN
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """A sentence about each end of the grey values that cuts off more than a few pixels."""
-        e, said = self.evidence, []
+    def remarks(self) -> dict[str, str]:
+        """A sentence for each end of the grey values that cuts off more than a hundredth of the pixels looked at."""
+        e, said = self.evidence, {}
         if e.saturated > MUCH_CLIPPED:
-            said.append(
+            said["saturated"] = (
                 f"{e.saturated:.1%} of the pixels are saturated: their noise is cut off, and bright parts will come "
                 "out too dark; leave such images out, or record with less light"
             )
         if e.cut_off > MUCH_CLIPPED:
-            said.append(
+            said["cut_off"] = (
                 f"{e.cut_off:.1%} of the pixels have the lowest value, and hardly any the next: if a background was "
                 "subtracted and cut off there, noise no longer averages to zero and dark parts will come out too "
                 "bright: use the images as they were before. Zeros between single photons do no harm; crop empty "
                 "borders"
             )
-        return tuple(said)
+        return said
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, lists and strings; keys as the fields."""

@@ -216,8 +216,10 @@ def _doubts(
         )
     if along_both := [told_by(image) + found.verdict for image, found in seen if "both axes" in found.verdict]:
         notes.append(along_both[0])
-    image, clipped = max(seen, key=lambda pair: pair[1].evidence.saturated + pair[1].evidence.cut_off)
-    notes += [told_by(image) + remark for remark in clipped.remarks]
+    for fault in ("saturated", "cut_off"):
+        image, worst = max(seen, key=lambda pair: getattr(pair[1].evidence, fault))
+        if fault in worst.remarks:
+            notes.append(told_by(image) + worst.remarks[fault])
     return tuple(notes)
 
 

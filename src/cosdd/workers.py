@@ -175,7 +175,7 @@ def _serve(pipe: Connection, place: int, count: int, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Windows hands nothing of `_deaf` down
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _share_memory(count)
+    device.sharers = -(-count // max(1, torch.cuda.device_count()))
     _take_gpu(place)
     with suppress(EOFError):
         message = pipe.recv()
@@ -205,11 +205,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _share_memory(count: int) -> None:
-    """Among so many processes of this machine, which take its GPUs in turn."""
-    device.sharers = -(-count // max(1, torch.cuda.device_count()))
 
 
 def _take_gpu(place: int) -> None:
@@ -282,7 +277,7 @@ def _by_dask(distributed: Any, client: Any, make: Make, work: Unfinished) -> Ite
     size = max(1, len(blocks) // (PARTS * max(1, len(client.nthreads()))))
     parts = [blocks[i : i + size] for i in range(0, len(blocks), size)]
     done, lost = work.count - sum(len(work.frames(block)) for block in blocks), []
-    beside = Counter(_machine(worker) for worker in client.nthreads())
+    beside = Counter(where for where, _ in set(client.run(_seat, on_error="ignore").values()))
     tasks = {client.submit(_task, make, work, part, beside, pure=False, retries=TRIES - 1): part for part in parts}
     try:
         for task in distributed.as_completed(tasks):
@@ -314,23 +309,23 @@ def _ended() -> Lost:
     return error
 
 
-def _machine(worker: str) -> str:
-    """Of a worker's address, which ends with its port."""
-    return worker.rpartition(":")[0]
+def _seat() -> tuple[tuple[str, str], int]:
+    """Where a worker computes, by machine and first GPU that it may see, and its process."""
+    return (platform.node(), os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0]), os.getpid()
 
 
 _TURN = threading.Lock()
 
 
-def _task(make: Make, work: Unfinished, blocks: list[int], beside: Counter[str]) -> None:
+def _task(make: Make, work: Unfinished, blocks: list[int], beside: Counter[tuple[str, str]]) -> None:
     """In a worker of the cluster: one task at a time with all of its threads, however many it would run at once.
 
-    beside: how many workers each machine has, as the command began.
+    beside: how many of them share a machine and its GPU, as the file began.
     """
     worker = importlib.import_module("distributed").get_worker()
     with _TURN:
         torch.set_num_threads(worker.state.nthreads)
-        _share_memory(beside[_machine(worker.address)] or 1)
+        device.sharers = beside[_seat()[0]] or 1
         for _ in work.fill(make, iter(blocks)):
             pass
 
