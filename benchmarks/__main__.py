@@ -41,15 +41,21 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     run = verbs.add_parser("run", help="run methods on sets, write benchmarks/results")
     run.add_argument("--data", help="folder of the images (default: COSDD_DATA)")
-    run.add_argument("--methods", default="all", help="all, or names after commas (a wrong one lists them)")
-    run.add_argument("--sets", default="all", help="all, or names after commas")
-    run.add_argument("--budget", default="10m", type=duration, help="training time of each method (10m)")
-    run.add_argument("--clock", default="wall", choices=["wall", "processor"], help="processor: on busy machines")
-    run.add_argument("--seeds", default=1, type=number)
-    run.add_argument("--test-images", default=40, type=number, help="of each simulated set")
-    run.add_argument("--limit", default="3h", type=duration, help="a method is ended after so long")
+    run.add_argument(
+        "--methods", default="all", help="all (the default), or names after commas (a wrong one lists them)"
+    )
+    run.add_argument("--sets", default="all", help="all (the default), or names after commas")
+    run.add_argument("--budget", default="10m", type=duration, help="training time of each method (default: 10m)")
+    run.add_argument(
+        "--clock", default="wall", choices=["wall", "processor"], help="processor: on busy machines (default: wall)"
+    )
+    run.add_argument("--seeds", default=1, type=number, help="how many, from 0 (default: 1)")
+    run.add_argument("--test-images", default=40, type=number, help="of each simulated set (default: 40)")
+    run.add_argument("--limit", default="3h", type=duration, help="a method is ended after so long (default: 3h)")
     run.add_argument("--checkout", default="", help="folder of the authors' code, github.com/krulllab/COSDD")
-    run.add_argument("--results", default="table", choices=["table", "table_long"], help="file, one for each budget")
+    run.add_argument(
+        "--results", default="table", choices=["table", "table_long"], help="file, one for each budget (default: table)"
+    )
     run.add_argument("--out", default="", help="folder for rows, pictures and a page of tables, instead of our own")
     run.add_argument("--again", action="store_true", help="also rows that are there, as after a change of the code")
     environment = verbs.add_parser("environment", help="make the environment of some methods")

@@ -334,7 +334,8 @@ def lines(entry: Entry) -> list[str]:
         "",
         *([f"![Seconds and memory of both codes](images/{PICTURE.name})", ""] if PICTURE.exists() else []),
         f"Networks of 6 levels and 32 filters, times {clock} (`{entry['command']}`; {circumstances(entry)}). Of "
-        f"{small} pixels they are medians of {found['pairs']} runs, the two codes by turns.",
+        f"{small} pixels they are medians of {found['pairs']} runs, the two codes by turns; ratios with a range are "
+        "medians of those of the pairs.",
         "",
         "| | authors' code | ours | the one over the other |",
         "|---|---|---|---|",

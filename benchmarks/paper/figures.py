@@ -127,6 +127,35 @@ def bars(path: Path, panels: Sequence[tuple[str, dict[str, tuple[float, str]]]],
         part.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
 
 
+LINE, MARGIN, LONG = 24, 190, 640  # height of a row of dots, its title, and the length of its axis
+
+
+def dots(path: Path, rows: Sequence[tuple[str, dict[str, Sequence[float]]]], limits: Range, x_label: str) -> None:
+    """An SVG of rows: a title, and values by label as dots on one axis; hollow at its end what lies below it."""
+    labels = list(dict.fromkeys(label for _, values in rows for label in values))
+    low, high = limits
+    bottom = 30 + LINE * len(rows)
+    parts = [*_opening(MARGIN + LONG + 20, bottom + 40), *_legend(labels)]
+
+    def place(value: float) -> float:
+        return MARGIN + (value - low) / (high - low) * LONG
+
+    for value in ticks(low, high):
+        parts.append(f'<path d="M{place(value):.1f} 26V{bottom}" stroke="#dddddd"/>')
+        parts.append(_text(place(value), bottom + 14, f"{value:g}", "middle"))
+    parts.append(_text(MARGIN + LONG, bottom + 32, x_label, "end"))
+    for number, (title, values) in enumerate(rows):
+        y = 30 + LINE * (number + 0.5)
+        parts.append(_text(MARGIN - 12, y + 4, title, "end"))
+        for label, found in values.items():
+            colour = _colours(labels)[label]
+            for value in found:
+                look = f'fill="{colour}"' if value >= low else f'fill="#ffffff" stroke="{colour}"'
+                parts.append(f'<circle cx="{place(max(value, low)):.1f}" cy="{y:.1f}" r="4" {look} opacity="0.85"/>')
+    with writing.whole(path) as part:
+        part.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
+
+
 def _opening(width: int, height: int) -> list[str]:
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
