@@ -314,6 +314,44 @@ def test_the_page_says_first_who_beats_ours():
     ]
 
 
+def test_the_page_says_whom_it_did_not_measure():
+    rows = [row(method, "bsd400-white", 30.0 - n) for n, method in enumerate(page.METHODS)]
+    assert page._coverage(rows) == []
+    rows = [*(r for r in rows if r["method"] not in ("CARE", "N2V2")), row("auto", "bsd400-stripe", 31.0)]
+    (told,) = page._coverage(rows)
+    assert told.startswith("Not measured on all of these 2 sets: published COSDD (1), ")
+    assert told.endswith(" Noise2Noise (1). Not at all: N2V2, CARE.")
+
+
+def test_what_one_seed_does_not_decide_is_not_told_as_decided():
+    rows = [row("auto", "bsd400-white", 30.0), row("row Wiener", "bsd400-white", 29.95)]
+    assert "- bsd400-white: row Wiener, -0.05 dB, which one seed does not decide." in page.verdict(
+        rows, page.method_of(rows)
+    )
+    rows += [row("auto", "bsd400-white", 30.0, 1), row("row Wiener", "bsd400-white", 29.95, 1)]
+    assert "- bsd400-white: row Wiener, -0.05 dB (2 seeds)." in page.verdict(rows, page.method_of(rows))
+
+
+def test_of_methods_that_had_hardly_begun_it_is_told_how_far_they_came():
+    rows = [row("noisy", "bsd400-white", 20.0), row("auto", "bsd400-white", 30.0), row("N2V", "bsd400-white", 18.0)]
+    rows[2] |= {"steps": 10}
+    (told,) = page._few_updates(rows)
+    assert told.endswith("N2V (10, worse than the noisy images on 1 of 1 sets).")
+
+
+def test_the_picture_has_a_dot_for_each_estimate_and_a_hollow_one_for_what_is_too_far(tmp_path):
+    rows = [
+        row("auto", "bsd400-white", 30.0),
+        row("row Wiener", "bsd400-white", 29.0),
+        row("N2V", "bsd400-white", 10.0),
+    ]
+    rows += [row("noisy", "bsd400-white", 20.0), row("CARE", "bsd400-white", 31.0)]
+    page.picture(rows, tmp_path / "a.svg")
+    drawn = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert drawn.count("<circle") == 3
+    assert drawn.count('fill="#ffffff" stroke') == 1
+
+
 def test_what_is_said_under_a_picture_is_of_the_seed_that_it_shows(tmp_path):
     (tmp_path / "auto.png").touch()
     rows = [row("auto", page.SHOWN, value, seed) for seed, value in enumerate((24.6, 24.5))]
@@ -366,7 +404,7 @@ def test_what_else_may_be_said_against_our_default_is_said():
     assert "- **N2V beats `auto` on bsd400-white in structural similarity**: 0.900 for 0.800." in said
     assert "- `cosdd` on bsd400-white: +0.30 dB." in said
     assert "- stem, for `auto` (2,000, -0.10): row Wiener (1,000, +0.12)." in said
-    assert any("hardly begun" in line and "N2V 7" in line for line in said)
+    assert any("hardly begun" in line and "N2V (7)" in line for line in said)
 
 
 def test_differences_that_seeds_do_not_bear_out_are_told_as_such():

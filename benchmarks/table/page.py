@@ -118,7 +118,7 @@ def write(name: str, folder: Path) -> Path:
 def _tables(entry: Mapping[str, Any], remark: Sequence[str], pictures: Path | None, link: str) -> list[str]:
     rows = comparable(entry["results"]["rows"])
     by = method_of(rows)
-    found = [*verdict(rows, by), *remark, ""]
+    found = [*verdict(rows, by), *_part("", _coverage(rows)), *remark, ""]
     if pictures and OURS in gathered(rows, "psnr"):
         picture(rows, pictures / DOTS)
         found += [f"![Distance of each estimate to auto, set by set]({link}/{DOTS})", "", SAYS_DOTS, ""]
@@ -142,7 +142,7 @@ def longer(entry: Mapping[str, Any]) -> list[str]:
     """The sets that were measured again with more time."""
     rows = comparable(entry["results"]["rows"])
     by = method_of(rows)
-    found = [f"### {_title_of_longer(rows)}", "", *verdict(rows, by), ""]
+    found = [f"### {_title_of_longer(rows)}", "", *verdict(rows, by), *_part("", _coverage(rows)), ""]
     return [*found, *conditions(entry, rows), "", *table(gathered(rows, "psnr"), by, HIGHER, 2), ""]
 
 
@@ -245,7 +245,6 @@ def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:
     own = [f"- {_shown(r.estimate)} on {r.where}: {r.gap}." for r in found if r.own and r.wins]
     return [
         *fair,
-        *_part("", _coverage(rows)),
         *_part("", _few_updates(rows)),
         *_part("", unfair),
         *_part("By another score:", winners(leads=False)),
