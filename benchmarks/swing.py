@@ -1,15 +1,7 @@
-"""Do the rows of a recording swing together, and which methods leave that? ``python -m benchmarks.swing``.
+"""Which methods leave it when the rows of a recording swing together? ``python -m benchmarks.swing``.
 
-Everything that learns from other rows takes their noise to be independent. The scan of a microscope may swing: rows
-are then displaced, or brighter, in turn, with a period of a few rows.
-
-Measured in stretches of SEGMENT pixels of each row, against the image smoothed across the rows: their displacement (by
-regression on the derivative along the row) and their brightness. Both have spectra across the rows, in which what is
-independent from row to row is flat and a swing is a hump. Rows in random order tell how high chance is. Rows swing
-*together* where stretches half a row apart are coherent in the hump.
-
-What of a swing stays in an estimate can only be known where it was put in: `injected` displaces the rows of the
-synthetic specimen by a swing, and by the same displacements in random order.
+Recordings are measured by `cosdd.swing`. What of a swing stays in an estimate can only be known where it was put in:
+`injected` displaces the rows of the synthetic specimen by a swing, and by the same displacements in random order.
 """
 
 from __future__ import annotations
@@ -20,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d, map_coordinates
+from scipy.ndimage import map_coordinates
 
 from benchmarks.real import SEGMENT as STREAK
 from benchmarks.real import streaks
@@ -28,7 +20,8 @@ from benchmarks.record import Entry, circumstances, write
 from benchmarks.table import classical, controls, ours
 from benchmarks.table.sets import SETS, against_truth, clean_images
 from benchmarks.table.task import Fitted, Task
-from cosdd import simulate
+from cosdd import simulate, swing
+from cosdd.swing import HALF
 
 NAMES = ("stem", "stem_dso", "aurora")
 METHODS: tuple[Callable[[Task], Fitted], ...] = (
@@ -39,68 +32,13 @@ METHODS: tuple[Callable[[Task], Fitted], ...] = (
     controls.row_masked,
 )
 SEGMENT = 128  # pixels along the row
-ACROSS, ALONG = 3.0, 1.5  # pixels, standard deviations of the smoothing
-FROM = 0.15  # cycles per row: the images themselves end below
-HALF = 0.04  # cycles per row: half the width of a hump
-SHUFFLES = 100
-TOGETHER = 0.4  # coherence above which rows swing as a whole
 BUDGET = 60.0  # seconds of training
 PERIOD, DISPLACED = 3.7, 0.6  # rows, and pixels (root mean square), of the swing that is put in
 
 
-def segments(images: np.ndarray, length: int) -> np.ndarray:
-    """(n, y, x) -> (n, y, stretches, length)."""
-    whole = images.shape[-1] // length * length
-    return images[..., :whole].reshape(*images.shape[:-1], -1, length)
-
-
-def displacements(noisy: np.ndarray) -> np.ndarray:
-    """Of each stretch of each row (n, y, stretches), in no unit: stretches of little contrast count little."""
-    smooth = gaussian_filter1d(gaussian_filter1d(noisy, ACROSS, axis=1), ALONG, axis=2)
-    slope, rest = segments(np.gradient(smooth, axis=2), SEGMENT), segments(noisy - smooth, SEGMENT)
-    slope, rest = slope - slope.mean(-1, keepdims=True), rest - rest.mean(-1, keepdims=True)
-    return -(slope * rest).sum(-1) / (slope**2).sum(-1).mean()
-
-
-def brightness(noisy: np.ndarray, length: int = SEGMENT) -> np.ndarray:
-    """Of each stretch of each row (n, y, stretches)."""
-    return segments(noisy - gaussian_filter1d(noisy, ACROSS, axis=1), length).mean(-1)
-
-
-def transform(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies in cycles per row, and Fourier coefficients across the rows, of values (n, y, stretches)."""
-    window = np.hanning(values.shape[1])[:, None] / np.sqrt(np.mean(np.hanning(values.shape[1]) ** 2))
-    return np.fft.rfftfreq(values.shape[1]), np.fft.rfft((values - values.mean(1, keepdims=True)) * window, axis=1)
-
-
-def hump(values: np.ndarray) -> tuple[float, float]:
-    """Where the spectrum across the rows is highest, in cycles per row, and by how many times its median."""
-    frequencies, coefficients = transform(values)
-    smooth = gaussian_filter1d((np.abs(coefficients) ** 2).mean((0, 2)), 0.5 * HALF * values.shape[1])
-    inside = (frequencies > FROM + 2 * HALF) & (frequencies < 0.5 - HALF)
-    best = int(np.argmax(smooth * inside))
-    return float(frequencies[best]), float(smooth[best] / np.median(smooth[frequencies > FROM]))
-
-
-def chance(values: np.ndarray) -> float:
-    """What the hump of the same rows in random order is below of, 95 times in a hundred."""
-    generator = np.random.default_rng(0)
-    return float(np.quantile([hump(generator.permutation(values, axis=1))[1] for _ in range(SHUFFLES)], 0.95))
-
-
-def coherence(values: np.ndarray, at: float) -> float:
-    """Of stretches half a row apart, within HALF of a frequency: 1 where they swing as one, 0 where independent."""
-    frequencies, coefficients = transform(values)
-    inside = coefficients[:, np.abs(frequencies - at) < HALF]
-    half = values.shape[2] // 2
-    a, b = inside[..., :half], inside[..., half : 2 * half]
-    shared = np.abs((a * b.conj()).sum((0, 1)))
-    return float(np.mean(shared / np.sqrt((np.abs(a) ** 2).sum((0, 1)) * (np.abs(b) ** 2).sum((0, 1)))))
-
-
 def in_the_hump(images: np.ndarray, at: float) -> float:
     """The part of the score `streaks` that power within HALF of a frequency makes, beyond what lies beside it."""
-    frequencies, coefficients = transform(segments(images, STREAK).mean(-1))
+    frequencies, coefficients = swing.transform(swing.segments(images, STREAK).mean(-1))
     differences = (np.abs(coefficients) ** 2).mean((0, 2)) * (2 - 2 * np.cos(2 * np.pi * frequencies))
     away = np.abs(frequencies - at)
     inside, beside = away < HALF, (away >= HALF) & (away < 2 * HALF)
@@ -113,11 +51,13 @@ def recorded(name: str) -> dict[str, Any]:
     images = SETS[name](0, 8)
     noisy = images.test.astype(np.float64)
     found: dict[str, Any] = {}
-    for what, values in (("displacement", displacements(noisy)), ("brightness", brightness(noisy))):
-        at, height = hump(values)
-        found[what] = {"at": at, "height": height, "chance": chance(values), "coherence": coherence(values, at)}
+    for what, measure in swing.MEASURES.items():
+        values = measure(noisy, SEGMENT)
+        at, height = swing.hump(values)
+        together = swing.coherence(values, at)
+        found[what] = {"at": at, "height": height, "chance": swing.chance(values), "coherence": together}
     clearest = max(found.values(), key=lambda of: of["coherence"])
-    if clearest["height"] < clearest["chance"] or clearest["coherence"] < TOGETHER:
+    if clearest["height"] < swing.CLEAR * clearest["chance"] or clearest["coherence"] < swing.TOGETHER:
         return found
     task = Task(images.train, images.test, BUDGET, "processor", 0, images.extent)
     estimates = {"noisy": noisy} | {
@@ -165,7 +105,7 @@ def lines(entry: Entry) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for name, found in recordings.items():
-        for what in ("displacement", "brightness"):
+        for what in swing.MEASURES:
             f = found[what]
             told.append(
                 f"| {name}, {what} | {f['height']:.1f} | {1 / f['at']:.1f} | {f['chance']:.1f} | {f['coherence']:.2f} |"

@@ -15,7 +15,18 @@ SOURCE = Path(cosdd.__file__).parent
 # Each room may use those before it.
 ROOMS = ["errors", "config", "overrides", "progress", "writing", "lazy", "zarray", "metadata", "omezarr", "axes"]
 ROOMS += ["tiff", "images", "specimen", "simulate", "simulation", "metrics", "evaluation", "excerpts", "correlation"]
-ROOMS += ["inspection", "noisefloor", "outliers", "data", "preparation", "likeness", "device", "processes", "feed"]
+ROOMS += [
+    "swing",
+    "inspection",
+    "noisefloor",
+    "outliers",
+    "data",
+    "preparation",
+    "likeness",
+    "device",
+    "processes",
+    "feed",
+]
 ROOMS += [
     "model",
     "updates",

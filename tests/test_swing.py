@@ -1,12 +1,18 @@
-"""The benchmark that asks whether rows swing together, on images made with a swing and without."""
+"""Rows that swing together, and the benchmark that asks which methods leave a swing."""
+
+import sys
 
 import numpy as np
 import pytest
+import tifffile
 
-from benchmarks import swing
+from benchmarks import swing as benchmark
 from benchmarks.real import streaks
+from cosdd import cli, simulate, swing
+from cosdd.specimen import specimen
 
-ROWS, PERIOD, AMPLITUDE = 1024, 3.7, 0.8  # number, rows, pixels
+ROWS, PERIOD, AMPLITUDE, LENGTH = 1024, 3.7, 0.8, 128  # number, rows, pixels, pixels
+SWING, STILL = np.sin(2 * np.pi * np.arange(ROWS) / PERIOD), np.zeros(ROWS)
 
 
 def lattice(displaced: np.ndarray, brighter: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -17,32 +23,22 @@ def lattice(displaced: np.ndarray, brighter: np.ndarray, seed: int = 0) -> np.nd
     return (spots + brighter[:, None] + noise)[None]
 
 
-SWING, STILL = np.sin(2 * np.pi * np.arange(ROWS) / PERIOD), np.zeros(ROWS)
-
-
-def test_finds_displacements_that_swing():
-    images = lattice(AMPLITUDE * SWING, STILL)
-    shifts, lights = swing.displacements(images), swing.brightness(images)
-    at, height = swing.hump(shifts)
-    assert at == pytest.approx(1 / PERIOD, abs=0.01)
-    assert height > 2 * swing.chance(shifts)
-    assert swing.coherence(shifts, at) > 0.9
-    assert swing.hump(lights)[1] < 1.2 * swing.chance(lights)
-
-
-def test_finds_brightness_that_swings():
-    lights = swing.brightness(lattice(STILL, 0.2 * SWING))
-    at, height = swing.hump(lights)
-    assert at == pytest.approx(1 / PERIOD, abs=0.01)
-    assert height > 2 * swing.chance(lights)
+@pytest.mark.parametrize(
+    ("displaced", "brighter", "what"), [(AMPLITUDE * SWING, STILL, "displaced"), (STILL, 0.2 * SWING, "brighter")]
+)
+def test_finds_a_swing_and_what_it_does(displaced, brighter, what):
+    found = swing.found([lattice(displaced, brighter)])
+    assert found
+    assert found.what == what
+    assert found.period == pytest.approx(PERIOD, abs=0.1)
+    assert found.coherence > 0.9
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_rows_that_are_independent_are_not_taken_for_a_swing(seed):
+    """Neither where whole rows jump, which all their stretches do alike."""
     generator = np.random.default_rng(seed)
-    images = lattice(generator.normal(0, 0.8, ROWS), generator.normal(0, 0.2, ROWS), seed)
-    for values in (swing.displacements(images), swing.brightness(images)):
-        assert swing.hump(values)[1] < 1.2 * swing.chance(values)  # one in twenty is above chance
+    assert swing.found([lattice(generator.normal(0, 0.8, ROWS), generator.normal(0, 0.2, ROWS), seed)]) is None
 
 
 def test_stretches_that_swing_each_for_itself_are_not_coherent():
@@ -50,13 +46,35 @@ def test_stretches_that_swing_each_for_itself_are_not_coherent():
     assert swing.coherence(values, 0.27) < 0.3
 
 
+@pytest.mark.parametrize("shape", [(1, 40, 256), (1, 256, 100)])
+def test_of_few_pixels_nothing_is_said(shape):
+    assert swing.found([np.random.default_rng(0).normal(size=shape)]) is None
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize("swings", [True, False])
+def test_inspect_says_that_rows_swing(capsys, tmp_path, monkeypatch, axis, swings):
+    generator = np.random.default_rng(0)
+    clean = specimen(8, 256, 0)
+    by = (AMPLITUDE * np.sqrt(2) * SWING[:256] if swings else STILL[:256])[None].repeat(8, 0)
+    noisy = simulate.row_ar(benchmark.displaced(clean, by), generator, gain=0.01, row_std=0.05, correlation=0.6)
+    grey = (1000 + 1000 * noisy).round().astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", grey if axis == "x" else grey.swapaxes(1, 2), metadata={"axes": "TYX"})
+    monkeypatch.setattr(sys, "argv", ["cosdd", "inspect", str(tmp_path / "a.tif")])
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"noise axis {axis}" in said
+    assert ("note: rows are displaced in turn" in said) == swings
+
+
 def test_a_swing_of_the_brightness_is_all_of_the_streaks():
     images = np.broadcast_to((0.2 * SWING)[:, None], (ROWS, 256))[None]
-    assert swing.in_the_hump(images, 1 / PERIOD) == pytest.approx(streaks(images), rel=0.05)
+    assert benchmark.in_the_hump(images, 1 / PERIOD) == pytest.approx(streaks(images), rel=0.05)
 
 
 def test_rows_are_displaced_by_what_is_asked():
     x = np.mgrid[:8, :64][1].astype(float)
     by = np.linspace(-1, 1, 8)[None]
-    moved = swing.displaced(np.sin(x / 5)[None], by)
+    moved = benchmark.displaced(np.sin(x / 5)[None], by)
     np.testing.assert_allclose(moved[0, :, 4:-4], np.sin((x - by.T) / 5)[:, 4:-4], atol=1e-3)

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from cosdd import lazy
+from cosdd import lazy, swing
 from cosdd.axes import Image
 from cosdd.correlation import CERTAIN, Correlation, blocks, correlations
 from cosdd.errors import InputError
 from cosdd.excerpts import Excerpt, finest, flatness, flattest, upright, windows
 from cosdd.lazy import Pixels
+from cosdd.swing import Swing
 
 FEW_PIXELS = 40_000  # to learn from
 MUCH_CLIPPED = 0.01  # share of the pixels
@@ -42,6 +43,7 @@ class Evidence:
     hot: float  # share of isolated bright pixels
     offset_ratio: dict[str, float]  # per axis: variance of line means over what white noise gives
     period: dict[str, float]  # per axis, pixels: of a periodic pattern in the noise, where there is one
+    swing: Swing | None  # of the rows along the noise, in turn
     strength: dict[str, float]  # per axis: correlation along its most telling shape, root sum of squared lags
     significance: dict[str, float]  # per axis: of that correlation, standard errors less doubts
 
@@ -67,7 +69,8 @@ class Inspection:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """A sentence for each end of the grey values that cuts off more than a hundredth of the pixels looked at."""
+        """Sentences about what speaks against a good result: each end of the grey values that cuts off more than a
+        hundredth of the pixels looked at, and rows that swing."""
         e, said = self.evidence, {}
         if e.saturated > MUCH_CLIPPED:
             said["saturated"] = (
@@ -80,6 +83,12 @@ class Inspection:
                 "subtracted and cut off there, noise no longer averages to zero and dark parts will come out too "
                 "bright: use the images as they were before. Zeros between single photons do no harm; crop empty "
                 "borders"
+            )
+        if e.swing:
+            said["swing"] = (
+                f"rows are {e.swing.what} in turn, all along, every {e.swing.period:.1f} rows. Where that is no "
+                "structure the scan swings (mains, vibration), and part of it will stay in the image, as rows tell it "
+                "of each other: correct it before, by whole rows, or mend its cause"
             )
         return said
 
@@ -99,6 +108,11 @@ class Inspection:
             )
         ratios = ", ".join(f"{axis} {ratio:.1f}" for axis, ratio in e.offset_ratio.items())
         rows.append(f"variance of line means over that of white noise: {ratios}")
+        if e.swing:
+            rows.append(
+                f"rows swing together: {e.swing.what} every {e.swing.period:.1f} rows, {e.swing.height:.1f} times the "
+                f"usual (coherence {e.swing.coherence:.2f})"
+            )
         rows += [f"periodic pattern in the noise along {a}: every {p:.1f} pixels" for a, p in e.period.items()]
         line = "none seen" if e.gain is None else f"variance = {e.gain:.3g} x mean {e.offset:+.3g}"
         if e.gain is not None and not e.read_noise > 0:
@@ -246,6 +260,7 @@ def _inspect(data: Pixels, spatial: str) -> Inspection:
         hot=_hot(seen, variance, gain, offset),
         offset_ratio={a: c.ratio for a, c in along.items()},
         period={a: period for a, c in along.items() if (period := _period(excerpts, a) or c.comb())},
+        swing=swing.found([upright(w[0], lines) for w in seen]),
         strength={a: c.strength for a, c in along.items()},
         significance={a: c.significance for a, c in along.items()},
     )
