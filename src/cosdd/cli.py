@@ -210,7 +210,7 @@ def inspect(
             failed += 1
             commands.complain(error)
             continue
-        said = list(found.remarks.values())
+        said = [*found.remarks.values(), *filter(None, map(found.swing_along, found.evidence.swing))]
         if image.data.size < inspection.FEW_PIXELS:
             said.append(f"only {image.data.size:,} pixels: little to tell the noise by, and little to learn from")
         if as_json:

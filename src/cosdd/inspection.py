@@ -24,6 +24,7 @@ FEW_PIXELS = 40_000  # to learn from
 MUCH_CLIPPED = 0.01  # share of the pixels
 SHORTEST = 12  # pixels along each edge; in less, noise cannot be told
 _BLOCK = (16, 8)  # lines and pixels of as much of an image as may be of one brightness
+LINES = {"x": "rows", "y": "columns"}
 _LENGTH = {"x": -1, "y": -2, "z": -3}  # place of an axis in (z, y, x)
 
 
@@ -43,7 +44,7 @@ class Evidence:
     hot: float  # share of isolated bright pixels
     offset_ratio: dict[str, float]  # per axis: variance of line means over what white noise gives
     period: dict[str, float]  # per axis, pixels: of a periodic pattern in the noise, where there is one
-    swing: Swing | None  # of the rows along the noise, in turn
+    swing: dict[str, Swing]  # per axis: of the lines along it, in turn, where they swing together
     strength: dict[str, float]  # per axis: correlation along its most telling shape, root sum of squared lags
     significance: dict[str, float]  # per axis: of that correlation, standard errors less doubts
 
@@ -69,8 +70,7 @@ class Inspection:
 
     @property
     def remarks(self) -> dict[str, str]:
-        """Sentences about what speaks against a good result: each end of the grey values that cuts off more than a
-        hundredth of the pixels looked at, and rows that swing."""
+        """A sentence for each end of the grey values that cuts off more than a hundredth of the pixels looked at."""
         e, said = self.evidence, {}
         if e.saturated > MUCH_CLIPPED:
             said["saturated"] = (
@@ -84,13 +84,18 @@ class Inspection:
                 "bright: use the images as they were before. Zeros between single photons do no harm; crop empty "
                 "borders"
             )
-        if e.swing:
-            said["swing"] = (
-                f"rows are {e.swing.what} in turn, all along, every {e.swing.period:.1f} rows. Where that is no "
-                "structure the scan swings (mains, vibration), and part of it will stay in the image, as rows tell it "
-                "of each other: correct it before, by whole rows, or mend its cause"
-            )
         return said
+
+    def swing_along(self, axis: str) -> str | None:
+        """A sentence about lines along the axis that swing together, where they do."""
+        if not (found := self.evidence.swing.get(axis)):
+            return None
+        lines = LINES[axis]
+        return (
+            f"{lines} are {found.what} in turn, all along, every {found.period:.1f} {lines}. Where that is no "
+            f"structure the scan swings (mains, vibration), and most of it will stay, as other {lines} tell of it: "
+            "mend the cause"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers, lists and strings; keys as the fields."""
@@ -108,11 +113,10 @@ class Inspection:
             )
         ratios = ", ".join(f"{axis} {ratio:.1f}" for axis, ratio in e.offset_ratio.items())
         rows.append(f"variance of line means over that of white noise: {ratios}")
-        if e.swing:
-            rows.append(
-                f"rows swing together: {e.swing.what} every {e.swing.period:.1f} rows, {e.swing.height:.1f} times the "
-                f"usual (coherence {e.swing.coherence:.2f})"
-            )
+        rows += [
+            f"{LINES[a]} swing together: {w.what} every {w.period:.1f} {LINES[a]}, {w.height:.1f} times the usual power"
+            for a, w in e.swing.items()
+        ]
         rows += [f"periodic pattern in the noise along {a}: every {p:.1f} pixels" for a, p in e.period.items()]
         line = "none seen" if e.gain is None else f"variance = {e.gain:.3g} x mean {e.offset:+.3g}"
         if e.gain is not None and not e.read_noise > 0:
@@ -260,7 +264,11 @@ def _inspect(data: Pixels, spatial: str) -> Inspection:
         hot=_hot(seen, variance, gain, offset),
         offset_ratio={a: c.ratio for a, c in along.items()},
         period={a: period for a, c in along.items() if (period := _period(excerpts, a) or c.comb())},
-        swing=swing.found([upright(w[0], lines) for w in seen]),
+        swing={
+            a: found
+            for a in "xy"
+            if a in spatial.lower() != "x" and (found := swing.found([upright(w[0], a) for w in seen]))
+        },
         strength={a: c.strength for a, c in along.items()},
         significance={a: c.significance for a, c in along.items()},
     )

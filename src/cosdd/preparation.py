@@ -216,7 +216,8 @@ def _doubts(
         )
     if along_both := [told_by(image) + found.verdict for image, found in seen if "both axes" in found.verdict]:
         notes.append(along_both[0])
-    if swings := [told_by(image) + found.remarks["swing"] for image, found in seen if found.evidence.swing]:
+    lines = "x" if noise_axis == "none" else noise_axis
+    if swings := [told_by(image) + said for image, found in seen if (said := found.swing_along(lines))]:
         notes.append(swings[0])
     for fault in ("saturated", "cut_off"):
         image, worst = max(seen, key=lambda pair: getattr(pair[1].evidence, fault))

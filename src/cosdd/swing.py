@@ -1,5 +1,5 @@
 """Do the rows of an image swing together? Mains or vibration may displace the rows of a scan, or brighten them, in
-turn, with a period of a few rows.
+turn, with a period of two to four rows. "Row" is the line of pixels along the noise axis.
 
 Whatever learns a row from other rows takes their noise to be independent; but what has a period can be told from other
 rows, counts as structure, and stays. Measured in stretches of each row, against the image smoothed across the rows:
@@ -20,19 +20,29 @@ ACROSS, ALONG = 3.0, 1.5  # pixels, standard deviations of the smoothing
 FROM = 0.15  # cycles per row: what optics let through usually ends below
 HALF = 0.04  # cycles per row: half the width of a hump
 SHUFFLES = 100
-TOGETHER = 0.5  # coherence; of scans that swing it was .70 to .85, of other recordings .35 at most
+TOGETHER = 0.5  # coherence, which of so many rows is not reached by chance
 CLEAR = 1.4  # times what chance reaches; offsets of whole rows are coherent too, but have no hump
-FEWEST, SHORTEST = 64, 128  # rows, and pixels of each
+FEWEST, SHORTEST = 512, 128  # rows in all, and pixels of each
 
 
 @dataclass(frozen=True)
 class Swing:
-    """what: "displaced" or "brighter"."""
+    """The highest hump in the spectrum of one measure across the rows.
+
+    what: "displaced" or "brighter". period: in rows. height: of the hump, over the median of the spectrum. chance: what
+    that of rows in random order stays below, 95 times in a hundred. coherence: of different stretches of the rows, in
+    the hump, 0 to 1.
+    """
 
     what: str
-    period: float  # rows
-    height: float  # of the hump, over the median of the spectrum
+    period: float
+    height: float
+    chance: float
     coherence: float
+
+    @property
+    def clear(self) -> bool:
+        return self.coherence > TOGETHER and self.height > CLEAR * self.chance
 
 
 def segments(images: np.ndarray, length: int) -> np.ndarray:
@@ -63,11 +73,11 @@ def transform(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def hump(values: np.ndarray) -> tuple[float, float]:
     """Where the spectrum across the rows is highest, in cycles per row, and by how many times its median.
 
-    Or than just below, if that is more: of structure that fades towards fine scales the coarsest is highest.
+    Or its power just below, if that is more: of structure, or of a slower swing, the coarsest is highest.
     """
     frequencies, coefficients = transform(values)
     smooth = gaussian_filter1d((np.abs(coefficients) ** 2).mean((0, 2)), 0.5 * HALF * values.shape[1])
-    inside = (frequencies > FROM + 2 * HALF) & (frequencies < 0.5 - HALF)
+    inside = frequencies > FROM + 2 * HALF
     best = int(np.argmax(smooth * inside))
     below = smooth[np.searchsorted(frequencies, frequencies[best] - 2 * HALF)]
     return float(frequencies[best]), float(smooth[best] / max(np.median(smooth[frequencies > FROM]), below, 1e-30))
@@ -80,7 +90,10 @@ def chance(values: np.ndarray) -> float:
 
 
 def coherence(values: np.ndarray, at: float) -> float:
-    """Of stretches half a row apart, within HALF of a frequency: 1 where they swing as one, 0 where independent."""
+    """Of stretches half a row apart, within HALF of a frequency: 1 where they swing as one.
+
+    Where they are independent it falls with the root of the number of rows: .4 for 512 of them.
+    """
     frequencies, coefficients = transform(values)
     inside = coefficients[:, np.abs(frequencies - at) < HALF]
     half = values.shape[2] // 2
@@ -93,16 +106,19 @@ def coherence(values: np.ndarray, at: float) -> float:
 MEASURES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"displaced": displacements, "brighter": brightness}
 
 
-def found(lines: Sequence[np.ndarray]) -> Swing | None:
-    """The clearest swing of windows (n, rows, pixels) of one size, their rows along the noise; None without one."""
-    noisy = np.concatenate(lines).astype(np.float64)
-    if noisy.shape[1] < FEWEST or noisy.shape[2] < SHORTEST:
-        return None
+def measured(windows: Sequence[np.ndarray]) -> list[Swing]:
+    """Of windows (n, rows, pixels) of one size, by each measure; nothing where they are too small to tell."""
+    noisy = np.concatenate(windows).astype(np.float64)
+    if noisy.shape[0] * noisy.shape[1] < FEWEST or noisy.shape[2] < SHORTEST:
+        return []
     swings = []
     for what, measure in MEASURES.items():
         values = measure(noisy, noisy.shape[2] // 2)
         at, height = hump(values)
-        together = coherence(values, at)
-        if together > TOGETHER and height > CLEAR * chance(values):
-            swings.append(Swing(what, 1 / at, height, together))
-    return max(swings, key=lambda swing: swing.height, default=None)
+        swings.append(Swing(what, 1 / at, height, chance(values), coherence(values, at)))
+    return swings
+
+
+def found(windows: Sequence[np.ndarray]) -> Swing | None:
+    """The clearest swing, as `measured`; None where no rows swing, or not together."""
+    return max((s for s in measured(windows) if s.clear), key=lambda swing: swing.height, default=None)
