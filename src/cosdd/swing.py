@@ -73,12 +73,15 @@ def transform(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def hump(values: np.ndarray) -> tuple[float, float]:
     """Where the spectrum across the rows is highest, in cycles per row, and by how many times its median.
 
-    Or its power just below, if that is more: of structure, or of a slower swing, the coarsest is highest.
+    Or its power just below, if that is more: of structure, or of a slower swing, the coarsest is highest. The coarsest
+    of all is no hump.
     """
     frequencies, coefficients = transform(values)
     smooth = gaussian_filter1d((np.abs(coefficients) ** 2).mean((0, 2)), 0.5 * HALF * values.shape[1])
     inside = frequencies > FROM + 2 * HALF
     best = int(np.argmax(smooth * inside))
+    if best == int(np.argmax(inside)):
+        return float(frequencies[best]), 1.0
     below = smooth[np.searchsorted(frequencies, frequencies[best] - 2 * HALF)]
     return float(frequencies[best]), float(smooth[best] / max(np.median(smooth[frequencies > FROM]), below, 1e-30))
 
