@@ -60,7 +60,7 @@ BLOCKS: dict[str, tuple[Block, ...]] = {
         {"blindrow": blindrow.lines, "outliers": outliers.lines},
         {"refining": refining.share_lines},
     ),
-    "docs/noise.md": ({"inspection": inspection.lines},),
+    "docs/noise.md": ({"swing": swing.alarm_lines}, {"inspection": inspection.lines}),
     "docs/reliability.md": (
         {
             "gauntlet": gauntlet.images,

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import re
 import subprocess
 import sys
 import time
@@ -319,8 +320,10 @@ def test_the_page_says_whom_it_did_not_measure():
     assert page._coverage(rows) == []
     rows = [*(r for r in rows if r["method"] not in ("CARE", "N2V2")), row("auto", "bsd400-stripe", 31.0)]
     (told,) = page._coverage(rows)
-    assert told.startswith("Not measured on all of these 2 sets: published COSDD (1), ")
+    assert told.startswith("Not measured on all of these sets, which are 2: published COSDD (1), ")
     assert told.endswith(" Noise2Noise (1). Not at all: N2V2, CARE.")
+    (told,) = page._coverage([row("auto", "bsd400-white", 30.0), row("N2V", "bsd400-stripe", 29.0)])
+    assert " N2V, " in told
 
 
 def test_what_one_seed_does_not_decide_is_not_told_as_decided():
@@ -350,6 +353,10 @@ def test_the_picture_has_a_dot_for_each_estimate_and_a_hollow_one_for_what_is_to
     drawn = (tmp_path / "a.svg").read_text(encoding="utf-8")
     assert drawn.count("<circle") == 3
     assert drawn.count('fill="#ffffff" stroke') == 1
+    page.picture([*rows, row("N2V2", "bsd400-white", 40.0)], tmp_path / "b.svg")  # much better than ours
+    drawn = (tmp_path / "b.svg").read_text(encoding="utf-8")
+    width = float(re.findall(r'width="(\d+)"', drawn)[0])
+    assert max(map(float, re.findall(r'cx="([\d.]+)"', drawn))) < width - 4
 
 
 def test_what_is_said_under_a_picture_is_of_the_seed_that_it_shows(tmp_path):

@@ -38,8 +38,8 @@ CONTROLS = (
 COLUMNS = 4  # of pictures
 DOTS = "distances.svg"
 SAYS_DOTS = (
-    f"Every estimate that sees {NOTHING_MORE}, once for each set with known noise; to the left is worse. Hollow: "
-    "farther than the picture reaches."
+    f"Every estimate that sees {NOTHING_MORE}, once for each set with known noise; to the left is worse. Our default, "
+    "in black, is at 0, and to its left without its last step. Hollow: farther than the picture reaches."
 )
 HIGHER, LOWER = 1, -1
 RANKING = {  # by score: its name in a sentence, which way is better, whether it ranks
@@ -293,17 +293,19 @@ def _streaks(rows: Sequence[Row]) -> list[str]:
 
 
 def _coverage(rows: Sequence[Row]) -> list[str]:
-    """Which methods of others that learn were measured on few of the sets that rank, or on none."""
+    """Which methods that learn were not measured on all of the sets on which our default was ranked."""
     sets: dict[str, set[str]] = {}
     for row in rows:
         if row["status"] == "done" and any(s in RANKING for v in row["scores"].values() for s in v):
             sets.setdefault(row["method"], set()).add(row["set"])
-    every = len(sets.get(OURS, ()))
+    every = sets.get(OURS, set())
     learning = [name for name, method in METHODS.items() if method.learns and name not in OWN]
-    some = [f"{name} ({len(sets[name])})" for name in learning if 0 < len(sets.get(name, ())) < every]
-    never = [name for name in learning if name not in sets]
-    told = [f"Not measured on all of these {every} sets: {', '.join(some)}."] if some else []
-    return [" ".join([*told, *([f"Not at all: {', '.join(never)}."] if never else [])])] if told or never else []
+    counts = {name: len(sets.get(name, set()) & every) for name in learning}
+    some = [f"{name} ({count})" for name, count in counts.items() if 0 < count < len(every)]
+    never = [name for name, count in counts.items() if not count]
+    told = [f"Not measured on all of these sets, which are {len(every)}: {', '.join(some)}."] if some else []
+    told += [f"Not at all: {', '.join(never)}."] if never else []
+    return [" ".join(told)] if told else []
 
 
 def _few_updates(rows: Sequence[Row]) -> list[str]:
@@ -351,7 +353,8 @@ def picture(rows: Sequence[Row], path: Path) -> None:
                 group = next((group for group, methods in GROUPS.items() if method in methods), OTHERS)
                 values[group].append(by_set[name].middle - psnr[OURS][name].middle)
         found.append((name, values))
-    figures.dots(path, found, (LEAST, 0.5), "PSNR less that of auto, dB")
+    most = max(value for _, values in found for of in values.values() for value in of)
+    figures.dots(path, found, (LEAST, max(0.5, 1.1 * most)), "PSNR less that of auto, dB")
 
 
 def controls(psnr: Mapping[str, Mapping[str, Score]]) -> list[str]:
@@ -391,9 +394,9 @@ def conditions(entry: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     return [
         f"`{entry['command']}`, in several calls that named methods and sets, the last of them {entry['date']} (each "
         f"row of the file of results says its own terms, newer ones also their commit). {seeds} each, "
-        f"{' or '.join(map(str, tested))} test images of each simulated set ({EDGE} pixels wide) and of confocal, all "
-        f"frames of the others. Bold: the best of those that see {NOTHING_MORE}. An empty cell was not measured. "
-        "Methods that learn were trained for:",
+        f"{' or '.join(map(str, tested))} test images of each set ({EDGE} pixels wide where simulated; all frames of "
+        f"two-photon, aurora and STEM recordings). Bold: the best of those that see {NOTHING_MORE}. An empty cell was "
+        "not measured. Methods that learn were trained for:",
         "",
         *told,
         "",
