@@ -151,8 +151,8 @@ def test_the_page_says_which_method_was_trained_where():
     rows.append(row("auto", "b", "new", True))
     told = page.conditions({"command": "c", "date": "d"}, rows)
     assert told[2:4] == [
+        "- 60 s of wall-clock on 2 cores of new with AMX bfloat16: all but what follows.",
         "- 60 s of wall-clock on 2 cores of old: auto on a.",
-        "- 60 s of wall-clock on 2 cores of new with AMX bfloat16: N2V on a; N2V, auto on b.",
     ]
 
 

@@ -373,15 +373,18 @@ def controls(psnr: Mapping[str, Mapping[str, Score]]) -> list[str]:
 
 
 def conditions(entry: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
-    """Where and how it was measured, however narrow that is; of the methods that learn, which of them on what."""
+    """Where and how it was measured, however narrow that is; of the methods that learn, which of them elsewhere."""
     trained: dict[tuple[Any, ...], dict[str, list[str]]] = {}  # methods by set, for each budget and machine
     for row in rows:
         t = row["protocol"]
         if row["status"] == "done" and "budget" in t:
             terms = tuple(t[name] for name in ("budget", "clock", "cores", "cpu", "amx_bfloat16", "gpu"))
             trained.setdefault(terms, {}).setdefault(row["set"], []).append(row["method"])
-    told = []
+    most = max(trained, key=lambda terms: sum(map(len, trained[terms].values())), default=None)
+    told = [f"- {_time_on(*most)}{': all but what follows' if len(trained) > 1 else ''}."] if most else []
     for terms, by_set in trained.items():
+        if terms == most:
+            continue
         alike: dict[tuple[str, ...], list[str]] = {}
         for name, methods in by_set.items():
             alike.setdefault(tuple(dict.fromkeys(methods)), []).append(name)
