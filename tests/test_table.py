@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import record  # noqa: E402
-from benchmarks.table import classical, controls, ours, page, run, sets  # noqa: E402
+from benchmarks.table import classical, controls, ours, page, run, scores, sets, verdict  # noqa: E402
 from benchmarks.table.methods import METHODS, Method  # noqa: E402
 from benchmarks.table.task import Task  # noqa: E402
 from cosdd import training  # noqa: E402
@@ -301,14 +301,14 @@ def test_the_page_says_first_who_beats_ours():
         row("auto", "bsd400-stripe", 31.0),
         row("N2V", "bsd400-stripe", 28.0),
     ]
-    first, *others = page.verdict(rows, page.method_of(rows))
+    first, *others = verdict.verdict(rows, scores.method_of(rows))
     assert first == "- **N2V beats `auto` on bsd400-white**: +0.50 dB."
     assert others == [
         "",
         "- CARE, which sees clean training images, beats `auto` on bsd400-white: +2.00 dB.",
     ]
     rows[1] = row("N2V", "bsd400-white", 29.5)
-    first, *others = page.verdict(rows, page.method_of(rows))
+    first, *others = verdict.verdict(rows, scores.method_of(rows))
     assert first.startswith("On all 2 sets with a reference, no method of others and no control that sees noisy images")
     assert others[1:3] == [
         f"- bsd400-{kind}: N2V, {gap} dB." for kind, gap in (("stripe", "-3.00"), ("white", "-0.50"))
@@ -316,29 +316,29 @@ def test_the_page_says_first_who_beats_ours():
 
 
 def test_the_page_says_whom_it_did_not_measure():
-    rows = [row(method, "bsd400-white", 30.0 - n) for n, method in enumerate(page.METHODS)]
-    assert page._coverage(rows) == []
+    rows = [row(method, "bsd400-white", 30.0 - n) for n, method in enumerate(METHODS)]
+    assert verdict.coverage(rows) == []
     rows = [*(r for r in rows if r["method"] not in ("CARE", "N2V2")), row("auto", "bsd400-stripe", 31.0)]
-    (told,) = page._coverage(rows)
+    (told,) = verdict.coverage(rows)
     assert told.startswith("Not measured on all of these sets, which are 2: published COSDD (1), ")
     assert told.endswith(" Noise2Noise (1). Not at all: N2V2, CARE.")
-    (told,) = page._coverage([row("auto", "bsd400-white", 30.0), row("N2V", "bsd400-stripe", 29.0)])
+    (told,) = verdict.coverage([row("auto", "bsd400-white", 30.0), row("N2V", "bsd400-stripe", 29.0)])
     assert " N2V, " in told
 
 
 def test_what_one_seed_does_not_decide_is_not_told_as_decided():
     rows = [row("auto", "bsd400-white", 30.0), row("row Wiener", "bsd400-white", 29.95)]
-    assert "- bsd400-white: row Wiener, -0.05 dB, which one seed does not decide." in page.verdict(
-        rows, page.method_of(rows)
+    assert "- bsd400-white: row Wiener, -0.05 dB, which one seed does not decide." in verdict.verdict(
+        rows, scores.method_of(rows)
     )
     rows += [row("auto", "bsd400-white", 30.0, 1), row("row Wiener", "bsd400-white", 29.95, 1)]
-    assert "- bsd400-white: row Wiener, -0.05 dB (2 seeds)." in page.verdict(rows, page.method_of(rows))
+    assert "- bsd400-white: row Wiener, -0.05 dB (2 seeds)." in verdict.verdict(rows, scores.method_of(rows))
 
 
 def test_of_methods_that_had_hardly_begun_it_is_told_how_far_they_came():
     rows = [row("noisy", "bsd400-white", 20.0), row("auto", "bsd400-white", 30.0), row("N2V", "bsd400-white", 18.0)]
     rows[2] |= {"steps": 10}
-    (told,) = page._few_updates(rows)
+    (told,) = verdict._few_updates(rows)
     assert told.endswith("N2V (10, worse than the noisy images on 1 of 1 sets).")
 
 
@@ -374,14 +374,14 @@ def test_the_page_tells_what_more_time_is_worth_by_the_same_table():
     title, *lines = page.longer(entry)
     assert title == "### With 10 minutes each: PSNR (dB, range 1)"
     assert "- bsd400-white: N2V, -0.50 dB." in lines
-    assert lines[-4:-1] == page.table(page.gathered(rows, "psnr"), page.method_of(rows), page.HIGHER, 2)[-3:]
+    assert lines[-4:-1] == page.table(scores.gathered(rows, "psnr"), scores.method_of(rows), scores.HIGHER, 2)[-3:]
 
 
 def test_lower_errors_beat_ours_too():
     rows = [row("auto", "confocal", 0), row("median", "confocal", 0), row("N2V2", "confocal", 0)]
     for one, error in zip(rows, (2.0, 1.0, 1.5), strict=True):
         one["scores"] = {one["method"]: {"mse": error}}
-    assert page.verdict(rows, page.method_of(rows)) == [
+    assert verdict.verdict(rows, scores.method_of(rows)) == [
         "- **N2V2 beats `auto` on confocal**: 1.500 for 2.000.",
         "",
         "- median, which sees the clean test images, beats `auto` on confocal: 1.000 for 2.000.",
@@ -391,7 +391,7 @@ def test_lower_errors_beat_ours_too():
 def test_the_table_shows_the_spread_of_seeds_and_marks_the_best_that_sees_no_more_than_we():
     rows = [row("auto", "bsd400-white", value, seed) for seed, value in enumerate((30.0, 30.2, 29.9))]
     rows += [row("CARE", "bsd400-white", 33.0), row("N2V", "bsd400-white", 29.0)]
-    lines = page.table(page.gathered(rows, "psnr"), page.method_of(rows), page.HIGHER, 1)
+    lines = page.table(scores.gathered(rows, "psnr"), scores.method_of(rows), scores.HIGHER, 1)
     assert lines[2:] == [
         "| `auto` |  | **30.0 (29.9 to 30.2)** |",
         "| CARE | clean training images | 33.0 |",
@@ -407,7 +407,7 @@ def test_what_else_may_be_said_against_our_default_is_said():
     without = [row(method, "stem", 0) for method in ("auto", "row Wiener", "N2V", "median")]
     for one, left, column in zip(without, (2000.0, 1000.0, 1.0, 3000.0), (-0.1, 0.12, 0.9, 0.0), strict=True):
         one["scores"] = {one["method"]: {"streaks": left, "residual_y1": column}}
-    said = page.verdict(rows + without, page.method_of(rows + without))
+    said = verdict.verdict(rows + without, scores.method_of(rows + without))
     assert "- **N2V beats `auto` on bsd400-white in structural similarity**: 0.900 for 0.800." in said
     assert "- `cosdd` on bsd400-white: +0.30 dB." in said
     assert "- stem, for `auto` (2,000, -0.10): row Wiener (1,000, +0.12)." in said
@@ -418,7 +418,7 @@ def test_differences_that_seeds_do_not_bear_out_are_told_as_such():
     rows = [row("auto", "bsd400-white", value, seed) for seed, value in enumerate((30.0, 30.4))]
     rows += [row("N2V", "bsd400-white", value, seed) for seed, value in enumerate((29.0, 30.1))]
     rows += [row("N2V2", "bsd400-white", value, seed) for seed, value in enumerate((29.0, 29.1))]
-    gaps = {rival.estimate: rival.gap for rival in page.rivals(rows, page.method_of(rows))}
+    gaps = {rival.estimate: rival.gap for rival in verdict.rivals(rows, scores.method_of(rows))}
     assert gaps == {"N2V": "-0.65 dB (2 seeds, which overlap)", "N2V2": "-1.15 dB (2 seeds)"}
 
 
@@ -426,7 +426,7 @@ def test_seeds_of_other_terms_are_not_averaged():
     rows = [row("auto", "bsd400-white", value, seed) for seed, value in enumerate((30.0, 31.0, 32.0))]
     for one, budget in zip(rows, (60, 600, 60), strict=True):
         one["protocol"] = {"tested": 8, "budget": budget}
-    assert [one["seed"] for one in page.comparable(rows)] == [0, 2]
+    assert [one["seed"] for one in scores.comparable(rows)] == [0, 2]
 
 
 def test_what_was_measured_under_other_terms_does_not_count():
@@ -436,13 +436,13 @@ def test_what_was_measured_under_other_terms_does_not_count():
     for one, change in zip(rows, changes, strict=True):
         one["protocol"] = terms | change
     rows[4]["protocol"] = {"tested": 8}
-    assert [one["method"] for one in page.comparable(rows)] == ["row Wiener", "auto", "N2V2"]
+    assert [one["method"] for one in scores.comparable(rows)] == ["row Wiener", "auto", "N2V2"]
 
 
 def test_our_default_alone_is_told_too():
     rows = [row("auto", "bsd400-white", 30.0)]
-    assert "not measured yet" not in " ".join(page.verdict(rows, page.method_of(rows)))
-    assert page.verdict([row("N2V", "bsd400-white", 30.0)], {"N2V": "N2V"}) == ["Our default is not measured yet."]
+    assert "not measured yet" not in " ".join(verdict.verdict(rows, scores.method_of(rows)))
+    assert verdict.verdict([row("N2V", "bsd400-white", 30.0)], {"N2V": "N2V"}) == ["Our default is not measured yet."]
 
 
 def test_a_table_made_elsewhere_gets_a_page_of_its_own(tmp_path):

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmarks.paper import figures
 from benchmarks.record import read
-from benchmarks.table.methods import METHODS, NEEDS
+from benchmarks.table.methods import METHODS
 from benchmarks.table.run import PICTURES, SHOWN, slug
+from benchmarks.table.scores import (
+    HIGHER,
+    LOWER,
+    NOTHING_MORE,
+    OURS,
+    Row,
+    Score,
+    comparable,
+    gathered,
+    method_of,
+    number,
+    sees,
+    shown,
+)
 from benchmarks.table.sets import EDGE, SETS
+from benchmarks.table.verdict import NOBODY, coverage, part, verdict
 
-Row = Mapping[str, Any]
-OURS = "auto"
-OWN = ("auto", "cosdd")
-ALIKE = 0.05  # correlations that differ by so little
-FEW = 200  # updates: methods that made fewer have hardly begun
-UNDECIDED = 0.1  # dB: seeds of `auto` differ by so much
-NOTHING_MORE = "noisy images alone"
-NOBODY = f"no method of others and no control that sees {NOTHING_MORE} was better than `{OURS}`"
 CONTROLS = (
     "auto --plain",
     "row Wiener",
@@ -41,13 +47,6 @@ SAYS_DOTS = (
     f"Every estimate that sees {NOTHING_MORE}, once for each set with known noise; to the left is worse. Our default, "
     "in black, is at 0, and to its left without its last step. Hollow: farther than the picture reaches."
 )
-HIGHER, LOWER = 1, -1
-RANKING = {  # by score: its name in a sentence, which way is better, whether it ranks
-    "psnr": ("", HIGHER, True),
-    "mse": ("", LOWER, True),
-    "ssim": (" in structural similarity", HIGHER, False),
-    "mse_in_place": (" with frames moved into place", LOWER, False),
-}
 SECTIONS = (  # score, what it is, which way is better, digits
     ("psnr", "Noise that is known: PSNR (dB, range 1)", HIGHER, 2),
     ("ssim", "The same: structural similarity", HIGHER, 3),
@@ -57,48 +56,6 @@ SECTIONS = (  # score, what it is, which way is better, digits
     ("residual_x1", "The same: correlation of what was removed with the next pixel of the row", 0, 2),
     ("residual_y1", "The same: with the next pixel of the column, 0 where no structure was removed", 0, 2),
 )
-
-
-@dataclass(frozen=True)
-class Score:
-    """Of one estimate on one set: median over seeds, lowest, highest."""
-
-    middle: float
-    low: float
-    high: float
-    seeds: int
-
-    def text(self, digits: int) -> str:
-        spread = f" ({_number(self.low, digits)} to {_number(self.high, digits)})" if self.seeds > 1 else ""
-        return _number(self.middle, digits) + spread
-
-    def borne_out(self, other: Score) -> str:
-        """By how many seeds the difference to another one is, where there are several."""
-        seeds = min(self.seeds, other.seeds)
-        overlap = self.low <= other.high and other.low <= self.high
-        return f" ({seeds} seeds{', which overlap' if overlap else ''})" if seeds > 1 else ""
-
-
-def gathered(rows: Iterable[Row], score: str) -> dict[str, dict[str, Score]]:
-    """Score by estimate and set, in the order of the rows, for the sets that have such a score."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
-        for estimate, scores in row.get("scores", {}).items():
-            if score in scores:
-                found.setdefault(estimate, {}).setdefault(row["set"], []).append(scores[score])
-    return {
-        estimate: {name: Score(median(v), min(v), max(v), len(v)) for name, v in by_set.items()}
-        for estimate, by_set in found.items()
-    }
-
-
-def method_of(rows: Iterable[Row]) -> dict[str, str]:
-    """Which method made an estimate."""
-    return {estimate: row["method"] for row in rows for estimate in row.get("scores", {})}
-
-
-def sees(method: str) -> str:
-    return " and ".join(NEEDS[need] for need in METHODS[method].needs) or NOTHING_MORE
 
 
 def lines(entry: Mapping[str, Any]) -> list[str]:
@@ -118,7 +75,7 @@ def write(name: str, folder: Path) -> Path:
 def _tables(entry: Mapping[str, Any], remark: Sequence[str], pictures: Path | None, link: str) -> list[str]:
     rows = comparable(entry["results"]["rows"])
     by = method_of(rows)
-    found = [*verdict(rows, by), *_part("", _coverage(rows)), *remark, ""]
+    found = [*verdict(rows, by), *part("", coverage(rows)), *remark, ""]
     if pictures and OURS in gathered(rows, "psnr"):
         picture(rows, pictures / DOTS)
         found += [f"![Distance of each estimate to auto, set by set]({link}/{DOTS})", "", SAYS_DOTS, ""]
@@ -142,23 +99,8 @@ def longer(entry: Mapping[str, Any]) -> list[str]:
     """The sets that were measured again with more time."""
     rows = comparable(entry["results"]["rows"])
     by = method_of(rows)
-    found = [f"### {_title_of_longer(rows)}", "", *verdict(rows, by), *_part("", _coverage(rows)), ""]
+    found = [f"### {_title_of_longer(rows)}", "", *verdict(rows, by), *part("", coverage(rows)), ""]
     return [*found, *conditions(entry, rows), "", *table(gathered(rows, "psnr"), by, HIGHER, 2), ""]
-
-
-def comparable(rows: Iterable[Row]) -> list[Row]:
-    """In order, what was measured under the terms of our default on a set; of each method the seeds of equal terms.
-
-    The machine may be another one: the page says which.
-    """
-    ordered = sorted((row for row in rows if row["method"] in METHODS and row["set"] in SETS), key=_order)
-    ours = {row["set"]: row["protocol"] for row in reversed(ordered) if row["method"] == OURS}
-    alike = [row for row in ordered if all(
-        row["protocol"].get(term, value) == value
-        for term, value in ours.get(row["set"], {}).items() if term in ("tested", "budget", "clock", "cores")
-    )]  # fmt: skip
-    first: dict[tuple[str, str], Any] = {}
-    return [row for row in alike if first.setdefault((row["method"], row["set"]), row["protocol"]) == row["protocol"]]
 
 
 def _given_longer() -> list[str]:
@@ -179,157 +121,6 @@ def _given_longer() -> list[str]:
 def _title_of_longer(rows: Sequence[Row]) -> str:
     minutes = max(row["protocol"].get("budget", 0) for row in rows) / 60
     return f"With {minutes:g} minutes each: PSNR (dB, range 1)"
-
-
-@dataclass(frozen=True)
-class Rival:
-    """An estimate that is not our default, on one set, by one score."""
-
-    estimate: str
-    sees: str
-    own: bool
-    leads: bool  # does the score rank?
-    wins: bool
-    where: str
-    gap: str
-
-
-def rivals(rows: Sequence[Row], by: Mapping[str, str]) -> list[Rival]:
-    """Set by set, the best first."""
-    found = []
-    for name in dict.fromkeys(row["set"] for row in sorted(rows, key=lambda row: list(SETS).index(row["set"]))):
-        for score, (words, better, leads) in RANKING.items():
-            values = {e: v[name] for e, v in gathered(rows, score).items() if name in v}
-            ours = values.pop(OURS, None)
-            for estimate in sorted(values, key=lambda e: -better * values[e].middle) if ours else ():
-                value, method = values[estimate], by[estimate]
-                wins = better * value.middle > better * ours.middle
-                if method != "noisy":
-                    where, gap = f"{name}{words}", _gap(value, ours, score)
-                    found.append(Rival(estimate, sees(method), method in OWN, leads, wins, where, gap))
-    return found
-
-
-def verdict(rows: Sequence[Row], by: Mapping[str, str]) -> list[str]:
-    """Who beats our default, first, or who comes closest; then what else may be said against it."""
-    if not any(row["method"] == OURS and row["status"] == "done" for row in rows):
-        return ["Our default is not measured yet."]
-    found = rivals(rows, by)
-    others = [rival for rival in found if not rival.own]
-
-    def winners(leads: bool) -> list[str]:
-        return [
-            f"- **{r.estimate} beats `auto` on {r.where}**: {r.gap}."
-            for r in others
-            if r.wins and r.leads == leads and r.sees == NOTHING_MORE
-        ]
-
-    fair = winners(leads=True)
-    measured = len({r.where for r in others if r.leads})
-    if not fair and measured:
-        closest: dict[str, str] = {}
-        for r in others:
-            if r.leads and r.sees == NOTHING_MORE:
-                closest.setdefault(r.where, f"- {r.where}: {r.estimate}, {r.gap}.")
-        fair = [
-            f"On {f'all {measured} sets' if measured > 1 else 'the one set'} with a reference, {NOBODY} in the time "
-            "given. The closest of them (one seed, where no more are counted):",
-            "",
-            *closest.values(),
-        ]
-    unfair = [
-        f"- {r.estimate}, which sees {r.sees}, beats `auto` on {r.where}: {r.gap}."
-        for r in others
-        if r.wins and r.leads and r.sees != NOTHING_MORE
-    ]
-    own = [f"- {_shown(r.estimate)} on {r.where}: {r.gap}." for r in found if r.own and r.wins]
-    return [
-        *fair,
-        *_part("", _few_updates(rows)),
-        *_part("", unfair),
-        *_part("By another score:", winners(leads=False)),
-        *_part("Of our own, these were better than `auto`:", own),
-        *_part(
-            "Without a reference nothing is ranked. Fewer streaks than by `auto` are left, and no more structure is "
-            "taken away, by:",
-            _streaks(rows),
-        ),
-    ]
-
-
-def _part(title: str, found: Sequence[str]) -> list[str]:
-    return ["", *([title, ""] if title else []), *found] if found else []
-
-
-def _gap(value: Score, ours: Score, score: str) -> str:
-    if score == "psnr":
-        gap = value.middle - ours.middle
-        told = f"{gap:+.2f} dB"
-        if min(value.seeds, ours.seeds) == 1 and abs(gap) < UNDECIDED:
-            return f"{told}, which one seed does not decide"
-    else:
-        told = f"{_number(value.middle, 3)} for {_number(ours.middle, 3)}"
-    return told + value.borne_out(ours)
-
-
-def _streaks(rows: Sequence[Row]) -> list[str]:
-    """Who leaves fewer streaks than our default without taking away more structure, which any blur does."""
-    streaks, column = gathered(rows, "streaks"), gathered(rows, "residual_y1")
-
-    def told(estimate: str, name: str) -> str:
-        left, correlation = streaks[estimate][name].middle, column[estimate][name].middle
-        return f"{_shown(estimate)} ({_number(left, 3)}, {correlation:+.2f})"
-
-    found = []
-    for name, ours in streaks.get(OURS, {}).items():
-        most = abs(column[OURS][name].middle) + ALIKE
-        better = [e for e, by_set in streaks.items() if name in by_set and by_set[name].middle < ours.middle]
-        better = [e for e in better if abs(column[e][name].middle) <= most]
-        if better:
-            better.sort(key=lambda e: streaks[e][name].middle)
-            found.append(f"- {name}, for {told(OURS, name)}: {', '.join(told(e, name) for e in better)}.")
-    return [*found, "", "The second figure is the correlation of what was removed with the next pixel of the column: "
-            f"0 where no structure was; within {ALIKE} counts as no more."] if found else []  # fmt: skip
-
-
-def _coverage(rows: Sequence[Row]) -> list[str]:
-    """Which methods that learn were not measured on all of the sets on which our default was ranked."""
-    sets: dict[str, set[str]] = {}
-    for row in rows:
-        if row["status"] == "done" and any(s in RANKING for v in row["scores"].values() for s in v):
-            sets.setdefault(row["method"], set()).add(row["set"])
-    every = sets.get(OURS, set())
-    learning = [name for name, method in METHODS.items() if method.learns and name not in OWN]
-    counts = {name: len(sets.get(name, set()) & every) for name in learning}
-    some = [f"{name} ({count})" for name, count in counts.items() if 0 < count < len(every)]
-    never = [name for name, count in counts.items() if not count]
-    told = [f"Not measured on all of these sets, which are {len(every)}: {', '.join(some)}."] if some else []
-    told += [f"Not at all: {', '.join(never)}."] if never else []
-    return [" ".join(told)] if told else []
-
-
-def _few_updates(rows: Sequence[Row]) -> list[str]:
-    """Of whom the table says little, because it had little time."""
-    steps: dict[str, list[int]] = {}
-    for row in rows:
-        if row["status"] == "done" and row.get("steps") is not None and row["method"] not in OWN:
-            steps.setdefault(row["method"], []).append(row["steps"])
-    few = {method: median(made) for method, made in steps.items() if median(made) < FEW}
-    if not few:
-        return []
-    psnr = gathered(rows, "psnr")
-    noisy = psnr.get("noisy", {})
-
-    def told(method: str) -> str:
-        # Some make several estimates, of which the best counts.
-        made = [psnr[e] for e, by in method_of(rows).items() if by == method and e in psnr]
-        sets = [name for name in noisy if any(name in by_set for by_set in made)]
-        worse = [n for n in sets if all(by_set[n].middle < noisy[n].middle for by_set in made if n in by_set)]
-        where = f", worse than the noisy images on {len(worse)} of {len(sets)} sets" if worse else ""
-        return f"{method} ({few[method]:,.0f}{where})"
-
-    return [f"**This does not tell how good others would be after the hours on a GPU that they were made for.** They "
-            f"had hardly begun (updates, median): {'; '.join(map(told, few))}."]  # fmt: skip
 
 
 GROUPS = {  # of methods that see noisy images alone, for the picture
@@ -365,7 +156,7 @@ def controls(psnr: Mapping[str, Mapping[str, Score]]) -> list[str]:
         by_set = psnr.get(estimate, {})
         cells = [f"{by_set[n].middle - psnr[OURS][n].middle:+.2f}" if n in by_set else "" for n in names]
         if any(cells):
-            found.append(f"| {_shown(estimate)} | {' | '.join(cells)} |")
+            found.append(f"| {shown(estimate)} | {' | '.join(cells)} |")
     if not found:
         return []
     head = [f"| PSNR less that of `auto`, dB | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
@@ -426,7 +217,7 @@ def table(scores: Mapping[str, Mapping[str, Score]], by: Mapping[str, str], bett
         cells = [by_set[name].text(digits) if name in by_set else "" for name in names]
         cells = [f"**{cell}**" if best.get(name) == estimate else cell for name, cell in zip(names, cells, strict=True)]
         told = sees(by[estimate])
-        found.append(f"| {_shown(estimate)} | {'' if told == NOTHING_MORE else told} | {' | '.join(cells)} |")
+        found.append(f"| {shown(estimate)} | {'' if told == NOTHING_MORE else told} | {' | '.join(cells)} |")
     return found
 
 
@@ -480,21 +271,9 @@ def gallery(rows: Sequence[Row], pictures: Path, link: str) -> list[str]:
 
 def _of_the_reference(rows: Sequence[Row]) -> list[str]:
     own = gathered(rows, "mse_of_the_reference").get(OURS, {})
-    told = " and ".join(f"{_number(score.middle, 3)} on {name}" for name, score in own.items())
+    told = " and ".join(f"{number(score.middle, 3)} on {name}" for name, score in own.items())
     return [f"The noise of that mean is a part of these errors: about {told}."] if told else []
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}f}"
 
 
 def _seconds(value: float) -> str:
     return "under 0.1 s" if value < 0.1 else f"{value:.1f} s" if value < 10 else f"{value:,.0f} s"
-
-
-def _order(row: Row) -> tuple[int, int, int]:
-    return list(METHODS).index(row["method"]), list(SETS).index(row["set"]), row["seed"]
-
-
-def _shown(estimate: str) -> str:
-    return f"`{estimate}`" if estimate == OURS or estimate.startswith("cosdd") else estimate

@@ -264,11 +264,7 @@ def _inspect(data: Pixels, spatial: str) -> Inspection:
         hot=_hot(seen, variance, gain, offset),
         offset_ratio={a: c.ratio for a, c in along.items()},
         period={a: period for a, c in along.items() if (period := _period(excerpts, a) or c.comb())},
-        swing={
-            a: found
-            for a in "xy"
-            if a in spatial.lower() != "x" and (found := swing.found([upright(w[0], a) for w in seen]))
-        },
+        swing={a: found for a in "xy" if len(spatial) > 1 and (found := swing.found([upright(w[0], a) for w in seen]))},
         strength={a: c.strength for a, c in along.items()},
         significance={a: c.significance for a, c in along.items()},
     )

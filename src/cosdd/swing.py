@@ -66,7 +66,8 @@ def brightness(noisy: np.ndarray, length: int) -> np.ndarray:
 
 def transform(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Frequencies in cycles per row, and Fourier coefficients across the rows, of values (n, y, stretches)."""
-    window = np.hanning(values.shape[1])[:, None] / np.sqrt(np.mean(np.hanning(values.shape[1]) ** 2))
+    window = np.hanning(values.shape[1])[:, None]
+    window /= np.sqrt(np.mean(window**2))
     return np.fft.rfftfreq(values.shape[1]), np.fft.rfft((values - values.mean(1, keepdims=True)) * window, axis=1)
 
 
