@@ -1,9 +1,10 @@
 """What does the last step gain, and how is it done best? ``python -m benchmarks.refining [--train 60]``.
 
 Models of preset tiny learn sets of the table for so many seconds of processor time. The estimates of their test
-images are refined by the filter of `cosdd.model.wiener` once, twice and three times. What `auto` makes of training
-images, which the table does not score, is refined with several shares of its error taken to be each row's own. It
-needs COSDD_DATA for the photographs.
+images are refined by the filter of `cosdd.model.wiener` once, twice, three times and so on; beside that, how often the
+model itself would, as held-out images told it (`cosdd.calibration`). What `auto` makes of training images, which the
+table does not score, is refined with several shares of its error taken to be each row's own. It needs COSDD_DATA for
+the photographs.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import torch
 from benchmarks.record import Entry, circumstances, write
 from benchmarks.table.sets import SETS, Set
 from cosdd import metrics, preparation, training
+from cosdd.calibration import MOST_PASSES
 from cosdd.denoise import Denoiser
 from cosdd.model import COSDD, BlindRow, wiener
 from cosdd.model.blindrow import BY_ROW
 
-NAMES = ("bsd400-stripe", "bsd400-row-ar", "specimen-heavy", "nuclei256-stripe")
+NAMES = ("bsd400-stripe", "bsd400-row-ar", "bsd400-row-ar-negative", "specimen-heavy", "nuclei256-stripe")
 MORE = ("bsd400-checkerboard", "nuclei256-checkerboard", "bsd400-white", "nuclei256-white")  # for the shares alone
-TESTED, MOST = 8, 3  # images of a set; passes
+TESTED = 8  # images of a set
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 WAYS = {"samples": "cosdd, mean of samples", "direct": "cosdd, direct denoiser", "auto": "`auto` (blind-row)"}
 
@@ -74,7 +76,7 @@ def once(
 def passes(model: Denoiser, noisy: np.ndarray, mean: np.ndarray, std: np.ndarray | None) -> list[np.ndarray]:
     """The estimate (n, y, x), and what one, two, ... passes make of it."""
     found = [mean]
-    for _ in range(MOST):
+    for _ in range(MOST_PASSES):
         found.append(once(model, noisy, found[-1], std))
     return found
 
@@ -93,13 +95,17 @@ def lines(entry: Entry) -> list[str]:
     """What passes gain, for docs/training.md."""
     told = [
         f"`{entry['command']}`; {circumstances(entry)}. PSNR (range 1) in dB of {TESTED} images of each set, before "
-        "the last step and after so many passes of its filter:",
+        "the last step and after so many passes of its filter; bold: as many as the model takes, by what held-out "
+        "images told it:",
         "",
-        f"| | | none | {' | '.join(map(str, range(1, MOST + 1)))} |",
-        "|---" * (MOST + 3) + "|",
+        f"| | | none | {' | '.join(map(str, range(1, MOST_PASSES + 1)))} |",
+        "|---" * (MOST_PASSES + 3) + "|",
     ]
+    taken = entry["results"]["taken"]
     for name, found in entry["results"]["passes"].items():
-        told += [f"| {name} | {says} | {' | '.join(f'{v:.2f}' for v in found[way])} |" for way, says in WAYS.items()]
+        for way, says in WAYS.items():
+            cells = [f"**{v:.2f}**" if n == taken[name][way] else f"{v:.2f}" for n, v in enumerate(found[way])]
+            told.append(f"| {name} | {says} | {' | '.join(cells)} |")
     return told
 
 
@@ -124,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=float, default=60)
     asked = parser.parse_args()
-    results: dict[str, Any] = {"passes": {}, "shares": {}}
+    results: dict[str, Any] = {"passes": {}, "taken": {}, "shares": {}}
     for name in (*NAMES, *MORE):
         images = SETS[name](0, TESTED)
         for method in ("cosdd", "blind-row") if name in NAMES else ("blind-row",):
@@ -133,6 +139,8 @@ def main() -> None:
                 refined = passes(model, images.test, mean, std)
                 found = results["passes"].setdefault(name, {})
                 found[way] = [round(images.judge(each)["psnr"], 3) for each in refined]
+                taken = dict(zip(("samples", "direct"), model.checkpoint.passes, strict=True)) | {"auto": 1}
+                results["taken"].setdefault(name, {})[way] = taken[way]
         results["shares"][name] = by_share(model, images)
         print(name, results["passes"].get(name, ""), results["shares"][name], flush=True)
         write("refining", f"python -m benchmarks.refining --train {asked.train:g}", results)

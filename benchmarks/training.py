@@ -93,7 +93,7 @@ def ours(name: str, images: np.ndarray, seconds: float, seed: int) -> Iterator[t
 
 
 def refined(network: COSDD, x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor | None) -> torch.Tensor:
-    """As `cosdd denoise` does it."""
+    """As `cosdd denoise` does it where held-out images do not say how many passes are best."""
     if network.measured is None:
         return mean
     *_, (_, better) = network.refined(x, mean, std)

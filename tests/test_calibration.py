@@ -4,12 +4,16 @@ import math
 
 import numpy as np
 import pytest
+import tiny
 import torch
+from scipy import ndimage
 
 import cosdd
 from cosdd import calibration, config
 from cosdd.data import Frames, Statistics
-from cosdd.model import BlindRow, build
+from cosdd.model import COSDD, PASSES, BlindRow, build
+from cosdd.model.rownoise import RowNoise
+from cosdd.sampling import Sampling
 
 
 def model(stated: float) -> BlindRow:
@@ -21,11 +25,16 @@ def model(stated: float) -> BlindRow:
         for parameter in network.network.parameters():
             parameter.zero_()
         network.factor.fill_(stated / math.sqrt(network.factor[0].numel()))
-        noise = network.noise
-        noise.log_white.fill_(0.0)
-        for other in (noise.log_white_gain, noise.log_correlated, noise.log_correlated_gain, noise.log_offset):
-            other.fill_(math.log(1e-6))
+    make_white(network.noise)
     return network.eval()
+
+
+@torch.no_grad()
+def make_white(noise: RowNoise) -> None:
+    """Of variance 1."""
+    noise.log_white.fill_(0.0)
+    for other in (noise.log_white_gain, noise.log_correlated, noise.log_correlated_gain, noise.log_offset):
+        other.fill_(math.log(1e-6))
 
 
 def frames(count: int = 24, size: int = 64) -> tuple[Frames, np.ndarray]:
@@ -190,3 +199,85 @@ def test_strong_noise_leaves_little_to_say_about_a_small_error(monkeypatch):
 
 def test_too_little_held_out_gives_no_factor():
     assert calibration.spread(model(0.7), frames(6)[0]) == ()
+
+
+# ------------------------------------------------------------------------------------- passes of the last step
+
+
+def estimating(monkeypatch, width: float, known: np.ndarray | None = None, **settings) -> COSDD:
+    """A COSDD model that knows the noise, white, 1, and estimates images by a Gaussian filter of that width; or that
+    knows the image."""
+    network = tiny.network(**settings).eval()
+    assert network.measured is not None
+    make_white(network.measured)
+
+    def parts(self):
+        seen = self.x[self.window].numpy()
+        mean = ndimage.gaussian_filter(seen, (0, 0, width, width)) if known is None else known[None, None]
+        std = None if self.settings.direct else torch.full(mean.shape, 0.3)
+        yield 0.5
+        yield torch.from_numpy(mean), std, [], 8
+
+    monkeypatch.setattr(Sampling, "parts", parts)
+    return network
+
+
+def errors(network: COSDD, seen: Frames, clean: np.ndarray, direct: bool) -> list[float]:
+    """Mean squared errors after each pass, by the truth."""
+    settings = calibration.Settings(direct=True) if direct else calibration.Settings(samples=8)
+    found = []
+    with torch.inference_mode():
+        for a, i in seen.validation:
+            x = torch.from_numpy(seen.arrays[a][i : i + 1])
+            after = calibration._by_pass(network, x, settings, "float32")
+            found.append([float((estimate - torch.from_numpy(clean)).square().mean()) for estimate in after])
+    return np.mean(found, 0).tolist()
+
+
+@pytest.mark.parametrize("width", [0.3, 1.2, 2.5])
+def test_there_are_as_many_passes_as_the_truth_would_take(monkeypatch, width):
+    network, (seen, clean) = estimating(monkeypatch, width), frames(count=32)
+    for passes, direct in zip(calibration.passes(network, seen, "float32"), (False, True), strict=True):
+        true = errors(network, seen, clean, direct)
+        assert true[passes] < 1.02 * min(true)
+
+
+def test_a_poor_estimate_takes_many_passes_and_a_good_one_few(monkeypatch):
+    seen, clean = frames(count=32)
+    assert calibration.passes(estimating(monkeypatch, 0.3), seen, "float32")[0] >= 4
+    assert calibration.passes(estimating(monkeypatch, 0.0, clean), seen, "float32") == (0, 0)
+
+
+def test_missing_and_saturated_pixels_do_not_change_the_passes(monkeypatch):
+    network, (seen, _) = estimating(monkeypatch, 0.6), frames(count=32)
+    expected = calibration.passes(network, seen, "float32")
+    assert expected != (PASSES, PASSES)
+    spoiled = np.array(seen.arrays[0])
+    spoiled[:, :, 10, 20] = 1e6
+    found = Frames.split([spoiled], 0.5, 0).outliers
+    assert calibration.passes(network, Frames([spoiled], seen.statistics, seen.train, seen.validation, found), "auto")
+    network.ceiling.fill_(2.5)
+    assert calibration.passes(network, seen, "float32") == expected
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((24, 2, 40, 48), "y"), ((24, 2, 40, 48), "none"), ((4, 1, 12, 64, 40), "z")]
+)
+def test_passes_are_found_for_every_axis_and_channel(shape, axis):
+    network = tiny.shaken(tiny.network(channels=shape[1], dimensions=len(shape) - 2, noise_axis=axis)).eval()
+    assert isinstance(network, COSDD)
+    assert network.measured is not None
+    make_white(network.measured)
+    noisy = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    passes = calibration.passes(network, Frames.split([noisy], 0.5, 0), "float32")
+    assert passes[0] > 0  # random weights know nothing
+    assert passes[1] > 0
+
+
+def test_where_nothing_can_be_told_there_are_as_many_passes_as_usual(monkeypatch):
+    seen, _ = frames(count=32)
+    assert calibration.passes(model(0.5), seen, "float32") == (PASSES, PASSES)
+    assert calibration.passes(estimating(monkeypatch, 0.3), frames(6)[0], "float32") == (PASSES, PASSES)
+    assert calibration.passes(tiny.network(refine=False).eval(), seen, "float32") == (PASSES, PASSES)
+    samples, direct = calibration.passes(estimating(monkeypatch, 0.3, direct=False), seen, "float32")
+    assert (samples > PASSES, direct) == (True, PASSES)

@@ -57,7 +57,7 @@ def refused(path: Path) -> str:
 @pytest.mark.filterwarnings("ignore:these images are not like")
 @pytest.mark.parametrize("block", ["plain", "supplement"])
 def test_a_loaded_model_denoises_to_the_last_bit_the_same(tmp_path, block):
-    saved = dataclasses.replace(tiny.checkpoint(1000.0, 20.0, block=block), spread=(1.25,))
+    saved = dataclasses.replace(tiny.checkpoint(1000.0, 20.0, block=block), spread=(1.25,), passes=(1, 3))
     noisy = tiny.stripes(2)[:, 0]
     before = Denoiser(saved).denoise(noisy, samples=3, save_samples=2)
     Denoiser(saved).save(tmp_path / "m.safetensors")
@@ -345,6 +345,11 @@ NONSENSE = {
     "history of nothing": ((), {"history": [{"elbo": None}]}),
     "spread of two channels": ((), {"spread": [1.0, 1.0]}),
     "spread is zero": ((), {"spread": [0.0]}),
+    "passes of one kind": ((), {"passes": [2]}),
+    "passes without end": ((), {"passes": [2, 10**9]}),
+    "passes are negative": ((), {"passes": [-1, 2]}),
+    "passes are no whole number": ((), {"passes": [1.5, 2]}),
+    "passes are a truth": ((), {"passes": [True, 2]}),
 }
 
 

@@ -391,6 +391,23 @@ def test_estimates_are_refined_unless_plain_and_samples_never(noise_axis):
         network.measured = measured
 
 
+def test_each_kind_of_estimate_has_its_own_number_of_passes():
+    model = denoiser()
+    network, statistics = model.checkpoint.network, model.checkpoint.statistics
+    assert isinstance(network, COSDD)
+    passes = Denoiser(dataclasses.replace(model.checkpoint, passes=(0, 3)))
+    measured, network.measured = network.measured, None
+    drawn, direct = model.denoise(NOISY, samples=8), model.denoise(NOISY, direct=True)
+    network.measured = measured
+    np.testing.assert_array_equal(passes.denoise(NOISY, samples=8).mean, drawn.mean)
+    x, mean = (torch.from_numpy(statistics.normalise(image[:, None])) for image in (NOISY, direct.mean))
+    with torch.no_grad():
+        *_, (share, expected) = network.refined(x, mean, None, 3)
+    assert share == 1
+    found = passes.denoise(NOISY, direct=True).mean
+    np.testing.assert_allclose(found, statistics.restore(expected.numpy())[:, 0], rtol=1e-5)
+
+
 def test_a_single_sample_is_not_refined():
     """It is one of the clean images that explain the noisy one, not a guess at their mean."""
     result = denoiser().denoise(NOISY, samples=1, save_samples=1)

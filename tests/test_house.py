@@ -31,14 +31,18 @@ ROOMS += [
     "model",
     "updates",
     "tensorfile",
+    "latents",
+    "estimates",
+    "tiles",
+    "pyramid",
+    "sampling",
     "calibration",
     "checkpoint",
     "training",
     "snapshot",
     "generation",
-    "latents",
 ]
-ROOMS += ["estimates", "tiles", "pyramid", "sampling", "denoise", "recipe", "unfinished", "outputs", "workers"]
+ROOMS += ["denoise", "recipe", "unfinished", "outputs", "workers"]
 ROOMS += ["checks", "report", "preview", "demo", "commands", "witness", "cli_train", "cli", "__main__"]
 
 

@@ -1,28 +1,36 @@
-"""Calibration of a blind-row model, without a clean image: is the brightness right, and the standard deviation?
+"""Calibration of a trained model, without a clean image: brightness, standard deviation, passes of the last step.
 
-**Brightness.** The prediction of a row from the other rows knows nothing of the noise of that row. So among all pixels
-that are predicted alike, the noisy ones are as bright as the clean ones, on average: what the prediction lacks there
-can be measured and added. It lacks something where noise depends on the signal, because the likelihood also asks of
-the prediction how strong the noise is, and where training was short.
+**Brightness** (blind-row). The prediction of a row from the other rows knows nothing of the noise of that row. So among
+all pixels that are predicted alike, the noisy ones are as bright as the clean ones, on average: what the prediction
+lacks there can be measured and added. It lacks something where noise depends on the signal, because the likelihood also
+asks of the prediction how strong the noise is, and where training was short.
 
-**Standard deviation.** On held-out frames: with a little more noise in the image, drawn from the learned noise, the
-estimate moves; how far it moves along with that noise tells how much of the noise that is there stays in it. So the
-mean of the squared error is known but for the truth (Stein's unbiased risk estimate, its divergence by chance; Ramani
-et al. 2008), whatever the estimator does:
+**Standard deviation** (blind-row). On held-out frames: with a little more noise in the image, drawn from the learned
+noise, the estimate moves; how far it moves along with that noise tells how much of the noise that is there stays in it.
+So the mean of the squared error is known but for the truth (Stein's unbiased risk estimate, its divergence by chance;
+Ramani et al. 2008), whatever the estimator does:
 
     E[(estimate - signal)^2] = E[(estimate - x)^2] - E[noise^2] + 2 E[noise * (estimate with it - estimate)]
+
+**Passes of the last step** (cosdd). By the same equation, the squared error after each pass of the filter: where a
+model has learned little several passes gain, where it has learned much even the first one may lose.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cosdd import device, estimates
 from cosdd.data import Frames
-from cosdd.model import BlindRow
+from cosdd.model import COSDD, PASSES, BlindRow
 from cosdd.model.blindrow import LEVELS
+from cosdd.model.quick import quick
+from cosdd.sampling import Memory, Sampling, Settings
 
 PIXELS = 1 << 19  # looked at, of all held-out frames together
 FEW = 1 << 14  # fewer pixels are no evidence
@@ -33,6 +41,9 @@ LARGEST = 2.0  # factor either way; what would be more is no matter of calibrati
 SURE = 4.0  # times its chance variance, the square of a difference is: less is no evidence
 SEEN = 1 << 20  # pixels of frames from beginning to end whose brightness is compared, about
 CUT_OFF = 0.01  # share of saturated pixels
+DRAWN = 1 << 18  # pixels for which samples are drawn, of all held-out frames together
+MOST_PASSES = 6  # of the last step
+NEARLY = 0.003  # so much more squared error, relatively, is as good as the least: fewer passes will do
 
 
 @torch.no_grad()
@@ -86,12 +97,10 @@ def by_level(mean: np.ndarray, lacking: np.ndarray, row: np.ndarray) -> np.ndarr
 @torch.no_grad()
 def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
     """Factors that the standard deviations need, one for each channel; none where too little was held out to tell."""
-    edges = frames.edges(min(EDGE, int(PIXELS ** (1 / frames.dimensions))), 1)
     ceiling = torch.tensor(frames.ceiling())[:, None]
     stated, true, noisy, pixels = (torch.zeros(network.channels, dtype=torch.float64) for _ in range(4))
     generator = torch.Generator().manual_seed(0)
-    for crop in frames.held_out(max(1, PIXELS // int(np.prod(edges))), edges):
-        x = torch.from_numpy(crop[None])
+    for x in _held_out(frames, PIXELS):
         mean, std = network.estimate(x)
         probe = network.draw_noise(mean, generator)
         moved, _ = network.estimate(x + PROBE * probe)
@@ -109,3 +118,55 @@ def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
     doubt = (WRONG * noisy / stated.clamp_min(1e-30)).square()
     factors = 1 + (true.clamp_min(0) / stated.clamp_min(1e-30) - 1) / (1 + doubt)
     return tuple(factors.sqrt().clamp(1 / LARGEST, LARGEST).tolist())
+
+
+@torch.inference_mode()
+def passes(network: COSDD | BlindRow, frames: Frames, precision: str) -> tuple[int, int]:
+    """Of the last step of a COSDD model: for means of samples, and for the direct denoiser.
+
+    As many as usual where the noise was not measured, or too little was held out to tell.
+    """
+    if not isinstance(network, COSDD) or network.measured is None:
+        return PASSES, PASSES
+    where = device.best()
+    network = quick(network).to(where)
+    crops = [crop.to(where) for crop in _held_out(frames, DRAWN)]
+    if sum(int(crop.isfinite().all(1).sum()) for crop in crops) < FEW:
+        return PASSES, PASSES
+    samples = _passes(network, crops, Settings(samples=estimates.GROUP), precision)
+    return samples, PASSES if network.direct is None else _passes(network, crops, Settings(direct=True), precision)
+
+
+def _passes(network: COSDD, crops: list[Tensor], settings: Settings, precision: str) -> int:
+    """The fewest with which the squared error is nearly the least, over all channels."""
+    assert network.measured is not None
+    generator = torch.Generator().manual_seed(0)
+    error = torch.zeros(1 + MOST_PASSES, dtype=torch.float64)
+    for x in crops:
+        after = list(_by_pass(network, x, settings, precision))
+        signal = after[PASSES]
+        probe = network.measured.draw_along(network.noise.axis or -1, signal, generator)
+        moved = _by_pass(network, x + PROBE * probe, settings, precision)
+        noise = network.measured.at(signal.movedim(1, 0).flatten(1), 1).view_as(signal.movedim(1, 0)).movedim(0, 1)
+        trusted = x < network.ceiling.to(x).reshape(-1, *[1] * (x.dim() - 2))  # and no missing pixel
+        for number, (estimate, with_it) in enumerate(zip(after, moved, strict=True)):
+            found = (x - estimate).square() - noise + 2 * probe * (with_it - estimate) / PROBE
+            error[number] += torch.where(trusted, found, 0).cpu().double().sum()  # Apple GPUs have no float64
+    return int((error <= error.min() + NEARLY * error.min().clamp_min(0)).nonzero()[0])
+
+
+def _by_pass(network: COSDD, x: Tensor, settings: Settings, precision: str) -> Iterator[Tensor]:
+    """The estimate of an image (1, c, *space) before the last step, and after each of its passes."""
+    sampling = Sampling.of(network, x, 0, settings, device.sound(precision, x), Memory())
+    *_, (mean, std, _, _) = (part for part in sampling.parts() if isinstance(part, tuple))
+    for _ in range(MOST_PASSES):
+        yield mean
+        *_, (_, mean) = network.refined(x, mean, std, passes=1)
+    yield mean
+
+
+def _held_out(frames: Frames, pixels: int) -> Iterator[Float[Tensor, "1 c *space"]]:
+    """Crops of held-out frames, of about so many pixels together."""
+    edges = frames.edges(min(EDGE, int(pixels ** (1 / frames.dimensions))), 1)
+    for crop in frames.held_out(max(1, pixels // int(np.prod(edges))), edges):
+        yield torch.from_numpy(crop[None])

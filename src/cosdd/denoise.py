@@ -31,7 +31,8 @@ from cosdd.progress import out
 from cosdd.sampling import Memory, Sampling, Settings
 
 MIRRORS = ((-1,), (-2,), (-2, -1))  # axes along which an image is flipped
-REFINING, REFINING_DIRECT = 0.1, 1.0  # work of the last step, in that of an estimate, about
+# Work of a pass of the last step, in that of an estimate, about: of a blind-row model, of samples, of a direct one.
+REFINING, REFINING_SAMPLES, REFINING_DIRECT = 0.1, 0.05, 0.5
 STRIP, SMALLEST_STRIP = 1 << 22, 1 << 16  # pixels that are solved together, about: at first, and where memory is short
 
 
@@ -348,14 +349,15 @@ class Denoiser:
         """By samples, or by the direct denoiser; then refined, unless the bare average is asked for."""
         precision = device.sound(self.checkpoint.settings.train.precision, x)
         refine = network.measured is not None and not settings.plain
-        refining_work = (REFINING_DIRECT if settings.direct else REFINING) * refine
+        passes = self.checkpoint.passes[settings.direct] * refine
+        refining_work = (REFINING_DIRECT if settings.direct else REFINING_SAMPLES) * passes
         for part in Sampling.of(network, x, index, settings, precision, memory).parts():
             if not isinstance(part, tuple):
                 yield (index + part / (1 + refining_work)) / count
                 continue
             mean, std, samples, taken = part
-            if refine:
-                refining, share = network.refined(x, mean, std), 0.0
+            if passes:
+                refining, share = network.refined(x, mean, std, passes), 0.0
                 while share < 1:
                     share, mean = next(refining)
                     yield (index + (1 + refining_work * share) / (1 + refining_work)) / count

@@ -429,6 +429,7 @@ def finish(run: Run) -> Checkpoint:
         statistics=run.frames.statistics,
         network=network,
         spread=calibration.spread(network, run.frames) if isinstance(network, BlindRow) else (),
+        passes=calibration.passes(network, run.frames, settings.train.precision),
         history=tuple(run.history),
         steps=run.step,
         seconds=run.seconds,

@@ -20,7 +20,7 @@ from cosdd.model.signal import SignalDecoder
 from cosdd.model.unet import UNet
 from cosdd.model.wavelets import WaveletLadder
 
-PASSES = 2  # of the last step: the better the estimate, the better the filter that it makes
+PASSES = 2  # of the last step, where `calibration` could not tell how many: a better estimate makes a better filter
 ALIVE = 7  # arrays of features of the finest level that live at a time, about
 
 
@@ -187,15 +187,21 @@ class COSDD(nn.Module):
         return self.direct(x) + x if self.centred else self.direct(x)
 
     def refined(
-        self, x: Float[Tensor, "b c *space"], mean: Float[Tensor, "b c *space"], std: Float[Tensor, "b c *space"] | None
+        self,
+        x: Float[Tensor, "b c *space"],
+        mean: Float[Tensor, "b c *space"],
+        std: Float[Tensor, "b c *space"] | None,
+        passes: int = PASSES,
     ) -> Iterator[tuple[float, Float[Tensor, "b c *space"]]]:
         """A better mean, from the noisy image and its estimate (`wiener`), while it grows: (share done, mean).
 
         std: of the samples; None for the direct denoiser, which knows none.
         """
         assert self.measured is not None
-        for done in range(PASSES):
+        if not passes:
+            yield 1.0, mean
+        for done in range(passes):
             refining, share = wiener.refined(x, mean, std, self.measured, self.noise.axis or -1), 0.0
             while share < 1:
                 share, mean = next(refining)
-                yield (done + share) / PASSES, mean
+                yield (done + share) / passes, mean

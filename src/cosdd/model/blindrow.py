@@ -365,9 +365,7 @@ class BlindRow(nn.Module):
         self, signal: Float[Tensor, "b c *space"], generator: torch.Generator
     ) -> Float[Tensor, "b c *space"]:
         """New noise for clean images, a function of the (CPU) generator's state."""
-        lines = signal.movedim(self.axis, -1)
-        noise = self.noise.draw(self._rows(lines)[:, :, 0], generator)
-        return noise.unflatten(1, (len(lines), *lines.shape[2:-1])).movedim(0, 1).movedim(-1, self.axis)
+        return self.noise.draw_along(self.axis, signal, generator)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The few noise parameters learn ten times faster than the network, so that noise is explained first."""

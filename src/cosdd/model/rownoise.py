@@ -280,6 +280,16 @@ class RowNoise(nn.Module):
         return own + offset + wave
 
     @torch.no_grad()
+    def draw_along(
+        self, axis: int, signal: Float[Tensor, "b c *space"], generator: torch.Generator
+    ) -> Float[Tensor, "b c *space"]:
+        """New noise of clean images, along an axis of theirs (-1 is x); a function of the (CPU) generator's state."""
+        lines = signal.movedim(axis, -1)
+        rows = lines.movedim(1, 0)
+        noise = self.draw(rows.flatten(1, -2), generator)
+        return noise.view(rows.shape).movedim(0, 1).movedim(-1, axis)
+
+    @torch.no_grad()
     def described(self) -> dict[str, np.ndarray]:
         """The learned noise in numbers, one entry per channel.
 
