@@ -236,20 +236,20 @@ def errors(network: COSDD, seen: Frames, clean: np.ndarray, direct: bool) -> lis
 
 @pytest.mark.parametrize("width", [0.3, 1.2, 2.5])
 def test_there_are_as_many_passes_as_the_truth_would_take(monkeypatch, width):
-    network, (seen, clean) = estimating(monkeypatch, width), frames(count=32)
+    network, (seen, clean) = estimating(monkeypatch, width), frames(count=16)
     for passes, direct in zip(calibration.passes(network, seen, "float32"), (False, True), strict=True):
         true = errors(network, seen, clean, direct)
         assert true[passes] < 1.02 * min(true)
 
 
 def test_a_poor_estimate_takes_many_passes_and_a_good_one_few(monkeypatch):
-    seen, clean = frames(count=32)
+    seen, clean = frames(count=16)
     assert calibration.passes(estimating(monkeypatch, 0.3), seen, "float32")[0] >= 4
     assert calibration.passes(estimating(monkeypatch, 0.0, clean), seen, "float32") == (0, 0)
 
 
 def test_missing_and_saturated_pixels_do_not_change_the_passes(monkeypatch):
-    network, (seen, _) = estimating(monkeypatch, 0.6), frames(count=32)
+    network, (seen, _) = estimating(monkeypatch, 0.6), frames(count=16)
     expected = calibration.passes(network, seen, "float32")
     assert expected != (PASSES, PASSES)
     spoiled = np.array(seen.arrays[0])
@@ -274,10 +274,24 @@ def test_passes_are_found_for_every_axis_and_channel(shape, axis):
     assert passes[1] > 0
 
 
+def test_where_nothing_is_held_out_the_training_images_tell(monkeypatch):
+    y, x = np.mgrid[:200, :200]
+    clean = (2 * np.sin(y / 3) * np.cos(x / 5)).astype(np.float32)
+    one = (clean + np.random.default_rng(0).normal(size=(1, 1, 200, 200))).astype(np.float32)
+    split = Frames.split([one], 0.5, 0)
+    assert split.validation == ()
+    seen = Frames(split.arrays, Statistics((0.0,), (1.0,), 0.0), split.train, ())
+    network = estimating(monkeypatch, 0.6)
+    samples, direct = calibration.passes(network, seen, "float32")
+    held_out = Frames(seen.arrays, seen.statistics, (), split.train)
+    assert errors(network, held_out, clean, False)[samples] < 1.02 * min(errors(network, held_out, clean, False))
+    assert errors(network, held_out, clean, True)[direct] < 1.02 * min(errors(network, held_out, clean, True))
+
+
 def test_where_nothing_can_be_told_there_are_as_many_passes_as_usual(monkeypatch):
-    seen, _ = frames(count=32)
+    seen, _ = frames(count=16)
     assert calibration.passes(model(0.5), seen, "float32") == (PASSES, PASSES)
-    assert calibration.passes(estimating(monkeypatch, 0.3), frames(6)[0], "float32") == (PASSES, PASSES)
+    assert calibration.passes(estimating(monkeypatch, 0.3), frames(3)[0], "float32") == (PASSES, PASSES)
     assert calibration.passes(tiny.network(refine=False).eval(), seen, "float32") == (PASSES, PASSES)
     samples, direct = calibration.passes(estimating(monkeypatch, 0.3, direct=False), seen, "float32")
     assert (samples > PASSES, direct) == (True, PASSES)

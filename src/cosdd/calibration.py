@@ -19,6 +19,7 @@ model has learned little several passes gain, where it has learned much even the
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ LARGEST = 2.0  # factor either way; what would be more is no matter of calibrati
 SURE = 4.0  # times its chance variance, the square of a difference is: less is no evidence
 SEEN = 1 << 20  # pixels of frames from beginning to end whose brightness is compared, about
 CUT_OFF = 0.01  # share of saturated pixels
-DRAWN = 1 << 18  # pixels for which samples are drawn, of all held-out frames together
+DRAWN, CROPS = 1 << 18, 4  # pixels for which samples are drawn, of all held-out frames together; in so many at least
 MOST_PASSES = 6  # of the last step
 NEARLY = 0.003  # so much more squared error, relatively, is as good as the least: fewer passes will do
 
@@ -100,7 +101,7 @@ def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
     ceiling = torch.tensor(frames.ceiling())[:, None]
     stated, true, noisy, pixels = (torch.zeros(network.channels, dtype=torch.float64) for _ in range(4))
     generator = torch.Generator().manual_seed(0)
-    for x in _held_out(frames, PIXELS):
+    for x in _held_out(frames, PIXELS, PIXELS // EDGE**frames.dimensions):
         mean, std = network.estimate(x)
         probe = network.draw_noise(mean, generator)
         moved, _ = network.estimate(x + PROBE * probe)
@@ -124,13 +125,15 @@ def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
 def passes(network: COSDD | BlindRow, frames: Frames, precision: str) -> tuple[int, int]:
     """Of the last step of a COSDD model: for means of samples, and for the direct denoiser.
 
-    As many as usual where the noise was not measured, or too little was held out to tell.
+    By the images learned from where there are too few to hold any out; as many as usual where the noise was not
+    measured, or too few pixels tell.
     """
     if not isinstance(network, COSDD) or network.measured is None:
         return PASSES, PASSES
     where = device.best()
     network = quick(network).to(where)
-    crops = [crop.to(where) for crop in _held_out(frames, DRAWN)]
+    frames = replace(frames, validation=frames.validation or frames.train)
+    crops = [crop.to(where) for crop in _held_out(frames, DRAWN, min(CROPS, len(frames.validation)))]
     if sum(int(crop.isfinite().all(1).sum()) for crop in crops) < FEW:
         return PASSES, PASSES
     samples = _passes(network, crops, Settings(samples=estimates.GROUP), precision)
@@ -165,8 +168,8 @@ def _by_pass(network: COSDD, x: Tensor, settings: Settings, precision: str) -> I
     yield mean
 
 
-def _held_out(frames: Frames, pixels: int) -> Iterator[Float[Tensor, "1 c *space"]]:
-    """Crops of held-out frames, of about so many pixels together."""
-    edges = frames.edges(min(EDGE, int(pixels ** (1 / frames.dimensions))), 1)
+def _held_out(frames: Frames, pixels: int, crops: int) -> Iterator[Float[Tensor, "1 c *space"]]:
+    """Crops of held-out frames, one of each, of about so many pixels together; in at least so many crops."""
+    edges = frames.edges(int((pixels / max(1, crops)) ** (1 / frames.dimensions)), 1)
     for crop in frames.held_out(max(1, pixels // int(np.prod(edges))), edges):
         yield torch.from_numpy(crop[None])
