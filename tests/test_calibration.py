@@ -1,6 +1,7 @@
 """Calibration: what is found without the clean image is what the clean image would give."""
 
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -212,11 +213,11 @@ def estimating(monkeypatch, width: float, known: np.ndarray | None = None, **set
     make_white(network.measured)
 
     def parts(self):
-        seen = self.x[self.window].numpy()
+        seen = self.x[self.window].cpu().numpy()
         mean = ndimage.gaussian_filter(seen, (0, 0, width, width)) if known is None else known[None, None]
         std = None if self.settings.direct else torch.full(mean.shape, 0.3)
         yield 0.5
-        yield torch.from_numpy(mean), std, [], 8
+        yield torch.from_numpy(mean).to(self.x), None if std is None else std.to(self.x), [], 8
 
     monkeypatch.setattr(Sampling, "parts", parts)
     return network
@@ -248,16 +249,36 @@ def test_a_poor_estimate_takes_many_passes_and_a_good_one_few(monkeypatch):
     assert calibration.passes(estimating(monkeypatch, 0.0, clean), seen, "float32") == (0, 0)
 
 
-def test_missing_and_saturated_pixels_do_not_change_the_passes(monkeypatch):
-    network, (seen, _) = estimating(monkeypatch, 0.6), frames(count=16)
+def test_missing_pixels_do_not_change_the_passes(monkeypatch):
+    network, (seen, _) = estimating(monkeypatch, 1.2), frames(count=16)
     expected = calibration.passes(network, seen, "float32")
-    assert expected != (PASSES, PASSES)
     spoiled = np.array(seen.arrays[0])
     spoiled[:, :, 10, 20] = 1e6
     found = Frames.split([spoiled], 0.5, 0).outliers
-    assert calibration.passes(network, Frames([spoiled], seen.statistics, seen.train, seen.validation, found), "auto")
-    network.ceiling.fill_(2.5)
-    assert calibration.passes(network, seen, "float32") == expected
+    left_out = Frames([spoiled], seen.statistics, seen.train, seen.validation, found)
+    assert calibration.passes(network, left_out, "float32") == expected
+    assert expected not in ((PASSES, PASSES), (0, 0), (calibration.MOST_PASSES,) * 2)
+
+
+def test_saturated_pixels_do_not_count(monkeypatch):
+    """As if they were as dark as the ceiling, the estimate seems too bright there, and the filter too."""
+    network, (seen, _) = estimating(monkeypatch, 1.2), frames(count=16)
+    clipped = np.minimum(seen.arrays[0], 1.0)
+    found = Frames.split([clipped], 0.5, 0).outliers
+    assert found is not None
+    assert found.ceiling.tolist() == [1.0]
+    known, blind = (Frames([clipped], seen.statistics, seen.train, seen.validation, each) for each in (found, None))
+    passes = calibration.passes(network, known, "float32")
+    assert passes != calibration.passes(network, blind, "float32")
+    assert passes == (calibration.MOST_PASSES, calibration.MOST_PASSES)
+
+
+@pytest.mark.parametrize("failure", [np.nan, torch.cuda.OutOfMemoryError("out of memory")])
+def test_a_failure_costs_no_model(monkeypatch, failure):
+    network, (seen, _) = estimating(monkeypatch, 0.0, np.full((64, 64), np.nan, np.float32)), frames(count=16)
+    if not isinstance(failure, float):
+        monkeypatch.setattr(Sampling, "parts", Mock(side_effect=failure))
+    assert calibration.passes(network, seen, "float32") == (PASSES, PASSES)
 
 
 @pytest.mark.parametrize(

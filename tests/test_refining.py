@@ -35,7 +35,7 @@ def test_passes_are_those_of_denoising():
         denoiser = model(method, 1000.0, 100.0)
         expected = denoiser.denoise(NOISY, axes="TYX", **asked).mean
         found = refining.passes(denoiser, NOISY, *refining.estimates(denoiser, NOISY)[way])
-        assert len(found) == 1 + refining.MOST
+        assert len(found) == 1 + refining.MOST_PASSES
         np.testing.assert_allclose(found[passes], expected, rtol=1e-5)
         np.testing.assert_array_equal(denoiser.denoise(NOISY, axes="TYX", **asked).mean, expected)  # as it was
 

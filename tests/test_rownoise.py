@@ -168,3 +168,24 @@ def test_a_search_that_goes_astray_leaves_the_best_that_it_saw(monkeypatch):
     why = "out of memory"
     with pytest.raises(RuntimeError, match="out of memory"):
         noise._approach()
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_noise_is_drawn_along_an_axis_of_images(axis):
+    noise = RowNoise(2)
+    with torch.no_grad():
+        noise.log_correlated.copy_(torch.tensor([0.0, 1.0]).view_as(noise.log_correlated))
+    drawn = noise.draw_along(axis, torch.zeros(3, 2, 200, 220), torch.Generator().manual_seed(0))
+    assert drawn.shape == (3, 2, 200, 220)
+    lines, across = drawn.movedim(axis, -1), drawn.movedim(-3 - axis, -1)
+    expected = noise.at(torch.zeros(2, 1), 2)[:, 0]  # (c, lags)
+    for channel in range(2):
+        variance, shared = expected[channel].tolist()
+        found = lines[:, channel]
+        assert float(found.var()) == pytest.approx(variance, rel=0.05)
+        assert float((found[..., 1:] * found[..., :-1]).mean()) == pytest.approx(shared, rel=0.1)
+        found = across[:, channel]
+        assert abs(float((found[..., 1:] * found[..., :-1]).mean())) < 0.02 * variance
+    torch.testing.assert_close(
+        noise.draw_along(axis, torch.zeros(3, 2, 200, 220), torch.Generator().manual_seed(0)), drawn
+    )

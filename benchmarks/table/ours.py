@@ -35,7 +35,8 @@ def cosdd(task: Task) -> Fitted:
 def _trained(task: Task, method: str) -> Denoiser:
     """As `cosdd.train`, but the axis and the noise that are measured before training are paid for from the budget too.
 
-    What `auto` measures after it is not, as its time is not known before: two or three seconds.
+    What is measured after it is not, as its time is not known before: two or three seconds of `auto`, some more of
+    `cosdd`, which draws samples for it.
     """
     used = task.start()
     given = {"method": method, "train": {"time": task.budget, "seed": task.seed}}

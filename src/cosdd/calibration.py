@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cosdd import device, estimates
+from cosdd import device, errors, estimates
 from cosdd.data import Frames
 from cosdd.model import COSDD, PASSES, BlindRow
 from cosdd.model.blindrow import LEVELS
@@ -42,9 +42,9 @@ LARGEST = 2.0  # factor either way; what would be more is no matter of calibrati
 SURE = 4.0  # times its chance variance, the square of a difference is: less is no evidence
 SEEN = 1 << 20  # pixels of frames from beginning to end whose brightness is compared, about
 CUT_OFF = 0.01  # share of saturated pixels
-DRAWN, CROPS = 1 << 18, 4  # pixels for which samples are drawn, of all held-out frames together; in so many at least
+DRAWN, APART = 1 << 18, 4  # pixels for which samples are drawn, of all held-out frames together; of so many at least
 MOST_PASSES = 6  # of the last step
-NEARLY = 0.003  # so much more squared error, relatively, is as good as the least: fewer passes will do
+AS_GOOD = 0.003  # so much more squared error, relatively, is as good as the least: fewer passes will do
 
 
 @torch.no_grad()
@@ -125,22 +125,32 @@ def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
 def passes(network: COSDD | BlindRow, frames: Frames, precision: str) -> tuple[int, int]:
     """Of the last step of a COSDD model: for means of samples, and for the direct denoiser.
 
-    By the images learned from where there are too few to hold any out; as many as usual where the noise was not
-    measured, or too few pixels tell.
+    By the images learned from where there are too few to hold any out; what was learned by heart counts for noise that
+    is gone there. As many as usual where the noise was not measured, too few pixels tell, or memory is short.
     """
     if not isinstance(network, COSDD) or network.measured is None:
         return PASSES, PASSES
     where = device.best()
     network = quick(network).to(where)
     frames = replace(frames, validation=frames.validation or frames.train)
-    crops = [crop.to(where) for crop in _held_out(frames, DRAWN, min(CROPS, len(frames.validation)))]
-    if sum(int(crop.isfinite().all(1).sum()) for crop in crops) < FEW:
+    crops = [crop.to(where) for crop in _held_out(frames, DRAWN, min(APART, len(frames.validation)))]
+    ceiling = torch.tensor(frames.ceiling(), device=where).reshape(-1, *[1] * frames.dimensions)
+    if sum(int((crop < ceiling).all(1).sum()) for crop in crops) < FEW:
         return PASSES, PASSES
-    samples = _passes(network, crops, Settings(samples=estimates.GROUP), precision)
-    return samples, PASSES if network.direct is None else _passes(network, crops, Settings(direct=True), precision)
+    ways = Settings(samples=estimates.GROUP), Settings(direct=True)
+    try:
+        samples, direct = (
+            PASSES if way.direct and network.direct is None else _passes(network, crops, ceiling, way, precision)
+            for way in ways
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not errors.of_memory(error):
+            raise
+        return PASSES, PASSES  # what was learned is worth more than to know this
+    return samples, direct
 
 
-def _passes(network: COSDD, crops: list[Tensor], settings: Settings, precision: str) -> int:
+def _passes(network: COSDD, crops: list[Tensor], ceiling: Tensor, settings: Settings, precision: str) -> int:
     """The fewest with which the squared error is nearly the least, over all channels."""
     assert network.measured is not None
     generator = torch.Generator().manual_seed(0)
@@ -151,11 +161,13 @@ def _passes(network: COSDD, crops: list[Tensor], settings: Settings, precision: 
         probe = network.measured.draw_along(network.noise.axis or -1, signal, generator)
         moved = _by_pass(network, x + PROBE * probe, settings, precision)
         noise = network.measured.at(signal.movedim(1, 0).flatten(1), 1).view_as(signal.movedim(1, 0)).movedim(0, 1)
-        trusted = x < network.ceiling.to(x).reshape(-1, *[1] * (x.dim() - 2))  # and no missing pixel
+        trusted = x < ceiling  # and no missing pixel
         for number, (estimate, with_it) in enumerate(zip(after, moved, strict=True)):
             found = (x - estimate).square() - noise + 2 * probe * (with_it - estimate) / PROBE
             error[number] += torch.where(trusted, found, 0).cpu().double().sum()  # Apple GPUs have no float64
-    return int((error <= error.min() + NEARLY * error.min().clamp_min(0)).nonzero()[0])
+    if not error.isfinite().all():
+        return PASSES
+    return int((error <= error.min() + AS_GOOD * error.min().clamp_min(0)).nonzero()[0])
 
 
 def _by_pass(network: COSDD, x: Tensor, settings: Settings, precision: str) -> Iterator[Tensor]:

@@ -104,7 +104,8 @@ def train(
             _attempt(snapshots)
             if drawn:
                 _attempt(previews)
-    out.print("measuring on held-out images how far off it is")
+    if training.passes_asked(run):
+        out.print("measuring how often the last step is best repeated")
     trained = training.finish(run)
     checkpoint.save(trained, output, overwrite)
     commands.write_table(history, trained.history)
@@ -125,12 +126,11 @@ def train(
         out.print(f"warning: {doubt}")
     if training.ended(run):
         _tell_how_to_go_on(trained.steps)
-    if trained.settings.method == "cosdd":
-        if trained.settings.model.refine:
-            samples, direct = trained.passes
-            told = f", with --direct {direct}" if trained.settings.model.direct else ""
-            out.print(f"passes of the last step: {samples}{told}")
-    else:
+    if training.passes_asked(run):
+        samples, direct = trained.passes
+        told = f", with --direct {direct}" if trained.settings.model.direct else ""
+        out.print(f"passes of the last step: {samples}{told}")
+    if trained.settings.method != "cosdd":
         learned = Denoiser(trained).noise()
         for channel, noise in enumerate(learned):
             out.print(f"learned noise{f' of channel {channel}' if len(learned) > 1 else ''}: {noise.describe()}")

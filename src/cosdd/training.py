@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cosdd import calibration, config, device, feed, noisefloor, processes
-from cosdd.checkpoint import Checkpoint, evidence
+from cosdd.checkpoint import USUAL, Checkpoint, evidence
 from cosdd.data import Frames
 from cosdd.device import arithmetic
 from cosdd.errors import InputError
@@ -398,6 +398,11 @@ def without_direct(run: Run) -> bool:
     return asked and progress(run) < begins + DIRECT_ENOUGH * (1 - begins)
 
 
+def passes_asked(run: Run) -> bool:
+    """Does `finish` measure how often the last step is to be repeated? Not of a run that is to go on later."""
+    return isinstance(run.network, COSDD) and run.network.measured is not None and ended(run)
+
+
 def changed(settings: config.Config, **model: object) -> config.Config:
     """Settings with other values for the model."""
     return settings.model_copy(update={"model": settings.model.model_copy(update=model)})
@@ -429,7 +434,7 @@ def finish(run: Run) -> Checkpoint:
         statistics=run.frames.statistics,
         network=network,
         spread=calibration.spread(network, run.frames) if isinstance(network, BlindRow) else (),
-        passes=calibration.passes(network, run.frames, settings.train.precision),
+        passes=calibration.passes(network, run.frames, settings.train.precision) if passes_asked(run) else USUAL,
         history=tuple(run.history),
         steps=run.step,
         seconds=run.seconds,
