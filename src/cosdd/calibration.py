@@ -154,7 +154,7 @@ def _passes(network: COSDD, crops: list[Tensor], ceiling: Tensor, settings: Sett
     """The fewest with which the squared error is nearly the least, over all channels."""
     assert network.measured is not None
     generator = torch.Generator().manual_seed(0)
-    error = torch.zeros(1 + MOST_PASSES, dtype=torch.float64)
+    error, noisy = torch.zeros(1 + MOST_PASSES, dtype=torch.float64), 0.0
     for x in crops:
         after = list(_by_pass(network, x, settings, precision))
         signal = after[PASSES]
@@ -162,12 +162,15 @@ def _passes(network: COSDD, crops: list[Tensor], ceiling: Tensor, settings: Sett
         moved = _by_pass(network, x + PROBE * probe, settings, precision)
         noise = network.measured.at(signal.movedim(1, 0).flatten(1), 1).view_as(signal.movedim(1, 0)).movedim(0, 1)
         trusted = x < ceiling  # and no missing pixel
+        noisy += float(torch.where(trusted, noise, 0).sum())
         for number, (estimate, with_it) in enumerate(zip(after, moved, strict=True)):
             found = (x - estimate).square() - noise + 2 * probe * (with_it - estimate) / PROBE
             error[number] += torch.where(trusted, found, 0).cpu().double().sum()  # Apple GPUs have no float64
     if not error.isfinite().all():
         return PASSES
-    return int((error <= error.min() + AS_GOOD * error.min().clamp_min(0)).nonzero()[0])
+    fewest = int((error <= error.min() + AS_GOOD * error.min().clamp_min(0)).nonzero()[0])
+    # Where noise is far stronger than the error, what is wrong about it may look like noise that was there no more.
+    return fewest if error.min() > WRONG * noisy else max(fewest, PASSES)
 
 
 def _by_pass(network: COSDD, x: Tensor, settings: Settings, precision: str) -> Iterator[Tensor]:
