@@ -298,7 +298,13 @@ def test_passes_are_found_for_every_axis_and_channel(shape, axis):
     assert passes[1] > 0
 
 
-def test_where_nothing_is_held_out_the_training_images_tell(monkeypatch):
+def test_where_too_little_is_held_out_the_training_images_tell(monkeypatch):
+    network, (seen, _) = estimating(monkeypatch, 0.3), frames(count=16)
+    one = Frames(seen.arrays, seen.statistics, (*seen.train, *seen.validation[1:]), seen.validation[:1])
+    assert calibration.passes(network, one, "float32") == (calibration.MOST_PASSES,) * 2
+
+
+def test_where_nothing_is_held_out_the_training_image_tells(monkeypatch):
     y, x = np.mgrid[:200, :200]
     clean = (2 * np.sin(y / 3) * np.cos(x / 5)).astype(np.float32)
     one = (clean + np.random.default_rng(0).normal(size=(1, 1, 200, 200))).astype(np.float32)

@@ -125,17 +125,20 @@ def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
 def passes(network: COSDD | BlindRow, frames: Frames, precision: str) -> tuple[int, int]:
     """Of the last step of a COSDD model: for means of samples, and for the direct denoiser.
 
-    By the images learned from where there are too few to hold any out; what was learned by heart counts for noise that
-    is gone there. As many as usual where the noise was not measured, too few pixels tell, or memory is short.
+    By the images learned from where too little was held out to tell; what was learned by heart counts for noise that is
+    gone there. As many as usual where the noise was not measured, the images are small, or memory is short.
     """
     if not isinstance(network, COSDD) or network.measured is None:
         return PASSES, PASSES
     where = device.best()
     network = quick(network).to(where)
-    frames = replace(frames, validation=frames.validation or frames.train)
-    crops = [crop.to(where) for crop in _held_out(frames, DRAWN, min(APART, len(frames.validation)))]
     ceiling = torch.tensor(frames.ceiling(), device=where).reshape(-1, *[1] * frames.dimensions)
-    if sum(int((crop < ceiling).all(1).sum()) for crop in crops) < FEW:
+    for places in (frames.validation, frames.train):
+        looked_at = replace(frames, validation=places)
+        crops = [crop.to(where) for crop in _held_out(looked_at, DRAWN, min(APART, len(places)))]
+        if sum(int((crop < ceiling).all(1).sum()) for crop in crops) >= FEW:
+            break
+    else:
         return PASSES, PASSES
     ways = Settings(samples=estimates.GROUP), Settings(direct=True)
     try:
