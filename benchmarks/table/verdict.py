@@ -122,7 +122,9 @@ def _gap(value: Score, ours: Score, score: str) -> str:
         if min(value.seeds, ours.seeds) == 1 and abs(gap) < UNDECIDED:
             return f"{told}, which one seed does not decide"
     else:
-        told = f"{number(value.middle, 3)} for {number(ours.middle, 3)}"
+        enough = (n for n in range(3, 9) if number(value.middle, n) != number(ours.middle, n))  # to tell them apart
+        digits = next(enough, 3)
+        told = f"{number(value.middle, digits)} for {number(ours.middle, digits)}"
     return told + value.borne_out(ours)
 
 
