@@ -139,7 +139,7 @@ def main() -> None:
                 refined = passes(model, images.test, mean, std)
                 found = results["passes"].setdefault(name, {})
                 found[way] = [round(images.judge(each)["psnr"], 3) for each in refined]
-                taken = dict(zip(("samples", "direct"), model.checkpoint.passes, strict=True)) | {"auto": 1}
+                taken = model.checkpoint.passes._asdict() | {"auto": 1}
                 results["taken"].setdefault(name, {})[way] = taken[way]
         results["shares"][name] = by_share(model, images)
         print(name, results["passes"].get(name, ""), results["shares"][name], flush=True)

@@ -36,7 +36,7 @@ from benchmarks.blindrow import photographs, simulate
 from benchmarks.published import Estimate
 from benchmarks.record import Entry, circumstances, machine, write
 from cosdd import metrics, preparation, training
-from cosdd.model import COSDD
+from cosdd.model import COSDD, USUAL
 
 RUNS = {  # what the page calls them
     "ours": "`--method cosdd`",
@@ -96,7 +96,7 @@ def refined(network: COSDD, x: torch.Tensor, mean: torch.Tensor, std: torch.Tens
     """As `cosdd denoise` does it where held-out images do not say how many passes are best."""
     if network.measured is None:
         return mean
-    *_, (_, better) = network.refined(x, mean, std)
+    *_, (_, better) = network.refined(x, mean, std, USUAL.samples)
     return better
 
 

@@ -12,9 +12,9 @@ from scipy import ndimage
 import cosdd
 from cosdd import calibration, config
 from cosdd.data import Frames, Statistics
-from cosdd.model import COSDD, PASSES, BlindRow, build
+from cosdd.model import COSDD, USUAL, BlindRow, build
 from cosdd.model.rownoise import RowNoise
-from cosdd.sampling import Sampling
+from cosdd.sampling import Memory, Sampling
 
 
 def model(stated: float) -> BlindRow:
@@ -230,7 +230,7 @@ def errors(network: COSDD, seen: Frames, clean: np.ndarray, direct: bool) -> lis
     with torch.inference_mode():
         for a, i in seen.validation:
             x = torch.from_numpy(seen.arrays[a][i : i + 1])
-            after = calibration._by_pass(network, x, settings, "float32")
+            after = calibration._by_pass(network, x, settings, "float32", Memory())
             found.append([float((estimate - torch.from_numpy(clean)).square().mean()) for estimate in after])
     return np.mean(found, 0).tolist()
 
@@ -247,7 +247,7 @@ def test_a_poor_estimate_takes_many_passes_and_a_good_one_few(monkeypatch):
     seen, clean = frames(count=16)
     assert calibration.passes(estimating(monkeypatch, 0.3), seen, "float32")[0] >= 4
     perfect = estimating(monkeypatch, 0.0, clean)
-    assert calibration.passes(perfect, seen, "float32") == (PASSES, PASSES)  # it would take exact noise to tell
+    assert calibration.passes(perfect, seen, "float32") == USUAL  # it would take exact noise to tell
     monkeypatch.setattr(calibration, "WRONG", -1.0)
     assert calibration.passes(perfect, seen, "float32") == (0, 0)
 
@@ -260,7 +260,7 @@ def test_missing_pixels_do_not_change_the_passes(monkeypatch):
     found = Frames.split([spoiled], 0.5, 0).outliers
     left_out = Frames([spoiled], seen.statistics, seen.train, seen.validation, found)
     assert calibration.passes(network, left_out, "float32") == expected
-    assert expected not in ((PASSES, PASSES), (0, 0), (calibration.MOST_PASSES,) * 2)
+    assert expected not in (USUAL, (0, 0), (calibration.MOST_PASSES,) * 2)
 
 
 def test_saturated_pixels_do_not_count(monkeypatch):
@@ -276,26 +276,49 @@ def test_saturated_pixels_do_not_count(monkeypatch):
     assert passes == (calibration.MOST_PASSES, calibration.MOST_PASSES)
 
 
-@pytest.mark.parametrize("failure", [np.nan, torch.cuda.OutOfMemoryError("out of memory")])
+@pytest.mark.parametrize("failure", [None, torch.cuda.OutOfMemoryError("out of memory"), KeyboardInterrupt()])
 def test_a_failure_costs_no_model(monkeypatch, failure):
     network, (seen, _) = estimating(monkeypatch, 0.0, np.full((64, 64), np.nan, np.float32)), frames(count=16)
-    if not isinstance(failure, float):
+    if failure is not None:
         monkeypatch.setattr(Sampling, "parts", Mock(side_effect=failure))
-    assert calibration.passes(network, seen, "float32") == (PASSES, PASSES)
+    assert calibration.passes(network, seen, "float32") == USUAL
 
 
-@pytest.mark.parametrize(
-    ("shape", "axis"), [((24, 2, 40, 48), "y"), ((24, 2, 40, 48), "none"), ((4, 1, 12, 64, 40), "z")]
-)
-def test_passes_are_found_for_every_axis_and_channel(shape, axis):
+def test_other_failures_are_told(monkeypatch):
+    network, (seen, _) = estimating(monkeypatch, 0.3), frames(count=16)
+    monkeypatch.setattr(Sampling, "parts", Mock(side_effect=RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        calibration.passes(network, seen, "float32")
+
+
+def test_passes_are_those_of_the_noise_axis(monkeypatch):
+    """Of images turned by a quarter they are the same; of noise along the other axis they are not."""
+    found = {}
+    (seen, clean), turned = frames(count=16), (0, 1, 3, 2)
+    for axis in ("x", "y"):
+        network = estimating(monkeypatch, 0.3, noise_axis=axis)
+        assert network.measured is not None
+        with torch.no_grad():
+            network.measured.log_correlated.fill_(math.log(4.0))
+        if not found:
+            noise = network.measured.draw_along(-1, torch.zeros(16, 1, 64, 64), torch.Generator().manual_seed(1))
+            noisy = clean + noise.numpy()
+        for turn in (False, True):
+            arrays = [np.ascontiguousarray(noisy.transpose(turned)) if turn else noisy]
+            stack = Frames(arrays, seen.statistics, seen.train, seen.validation)
+            found[axis, turn] = calibration.passes(network, stack, "float32")
+    assert found["x", False] == found["y", True]
+    assert found["x", False] != found["x", True]
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((24, 2, 40, 48), "none"), ((4, 1, 12, 64, 40), "z")])
+def test_passes_are_found_in_channels_and_volumes(shape, axis):
     network = tiny.shaken(tiny.network(channels=shape[1], dimensions=len(shape) - 2, noise_axis=axis)).eval()
     assert isinstance(network, COSDD)
     assert network.measured is not None
     make_white(network.measured)
     noisy = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    passes = calibration.passes(network, Frames.split([noisy], 0.5, 0), "float32")
-    assert passes[0] > 0  # random weights know nothing
-    assert passes[1] > 0
+    assert calibration.passes(network, Frames.split([noisy], 0.5, 0), "float32").samples > USUAL.samples  # it is random
 
 
 def test_where_too_little_is_held_out_the_training_images_tell(monkeypatch):
@@ -314,14 +337,14 @@ def test_where_nothing_is_held_out_the_training_image_tells(monkeypatch):
     network = estimating(monkeypatch, 0.6)
     samples, direct = calibration.passes(network, seen, "float32")
     held_out = Frames(seen.arrays, seen.statistics, (), split.train)
-    assert errors(network, held_out, clean, False)[samples] < 1.02 * min(errors(network, held_out, clean, False))
-    assert errors(network, held_out, clean, True)[direct] < 1.02 * min(errors(network, held_out, clean, True))
+    for taken, way in ((samples, False), (direct, True)):
+        true = errors(network, held_out, clean, way)
+        assert true[taken] < 1.02 * min(true)
 
 
 def test_where_nothing_can_be_told_there_are_as_many_passes_as_usual(monkeypatch):
     seen, _ = frames(count=16)
-    assert calibration.passes(model(0.5), seen, "float32") == (PASSES, PASSES)
-    assert calibration.passes(estimating(monkeypatch, 0.3), frames(3)[0], "float32") == (PASSES, PASSES)
-    assert calibration.passes(tiny.network(refine=False).eval(), seen, "float32") == (PASSES, PASSES)
+    assert calibration.passes(estimating(monkeypatch, 0.3), frames(3)[0], "float32") == USUAL
     samples, direct = calibration.passes(estimating(monkeypatch, 0.3, direct=False), seen, "float32")
-    assert (samples > PASSES, direct) == (True, PASSES)
+    assert samples > USUAL.samples
+    assert direct == USUAL.direct

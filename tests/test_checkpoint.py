@@ -19,7 +19,7 @@ from cosdd import config, tensorfile, writing
 from cosdd.data import Statistics
 from cosdd.denoise import Denoiser
 from cosdd.errors import InputError
-from cosdd.model import build
+from cosdd.model import Passes, build
 
 
 def all_of(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
@@ -57,7 +57,7 @@ def refused(path: Path) -> str:
 @pytest.mark.filterwarnings("ignore:these images are not like")
 @pytest.mark.parametrize("block", ["plain", "supplement"])
 def test_a_loaded_model_denoises_to_the_last_bit_the_same(tmp_path, block):
-    saved = dataclasses.replace(tiny.checkpoint(1000.0, 20.0, block=block), spread=(1.25,), passes=(1, 3))
+    saved = dataclasses.replace(tiny.checkpoint(1000.0, 20.0, block=block), spread=(1.25,), passes=Passes(1, 3))
     noisy = tiny.stripes(2)[:, 0]
     before = Denoiser(saved).denoise(noisy, samples=3, save_samples=2)
     Denoiser(saved).save(tmp_path / "m.safetensors")

@@ -285,7 +285,7 @@ def test_what_lies_outside_of_a_small_frame_is_missing():
     np.testing.assert_allclose(split.statistics.restore(crop[..., :2, :3])[0, 0], small[0, 0], atol=1e-5)
     assert np.isfinite(crop).sum() == 6
     assert (np.isfinite(alone.batch(0, 0, 5, (8, 8), "yx")).sum((1, 2, 3)) == 6).all()
-    (held_out,) = alone.held_out(1, (8, 8))
+    (held_out,) = alone.one_of_each(alone.validation, 1, (8, 8))
     np.testing.assert_array_equal(held_out[0], crop[0, 0, :2, :3])
 
 

@@ -14,7 +14,7 @@ from cosdd.checkpoint import Checkpoint
 from cosdd.data import Statistics
 from cosdd.denoise import Denoiser, Result, Settings
 from cosdd.errors import InputError
-from cosdd.model import COSDD, build
+from cosdd.model import COSDD, Passes, build
 from cosdd.model.ladder import Ladder
 
 
@@ -378,7 +378,7 @@ def test_estimates_are_refined_unless_plain_and_samples_never(noise_axis):
         mean = torch.from_numpy(statistics.normalise(before.mean[:, None]))
         std = None if before.std is None else torch.from_numpy(before.std[:, None] / np.float32(statistics.std[0]))
         with torch.no_grad():
-            *_, (share, expected) = network.refined(x, mean, std)
+            *_, (share, expected) = network.refined(x, mean, std, 2)
         assert share == 1
         np.testing.assert_allclose(better.mean, statistics.restore(expected.numpy())[:, 0], rtol=1e-5)
         assert np.abs(better.mean - before.mean).max() > 1
@@ -395,7 +395,7 @@ def test_each_kind_of_estimate_has_its_own_number_of_passes():
     model = denoiser()
     network, statistics = model.checkpoint.network, model.checkpoint.statistics
     assert isinstance(network, COSDD)
-    passes = Denoiser(dataclasses.replace(model.checkpoint, passes=(0, 3)))
+    passes = Denoiser(dataclasses.replace(model.checkpoint, passes=Passes(0, 3)))
     measured, network.measured = network.measured, None
     drawn, direct = model.denoise(NOISY, samples=8), model.denoise(NOISY, direct=True)
     network.measured = measured

@@ -1,5 +1,6 @@
 """The benchmark of the last step: its estimates are those of denoising, and its command runs."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -16,21 +17,21 @@ from cosdd import config  # noqa: E402
 from cosdd.checkpoint import Checkpoint  # noqa: E402
 from cosdd.data import Statistics  # noqa: E402
 from cosdd.denoise import Denoiser  # noqa: E402
-from cosdd.model import blindrow, build  # noqa: E402
+from cosdd.model import Passes, blindrow, build  # noqa: E402
 
 NOISY = tiny.stripes(2)[:, 0]
 
 
 def model(method: str, mean: float, std: float) -> Denoiser:
     if method == "cosdd":
-        return Denoiser(tiny.checkpoint(mean, std))
+        return Denoiser(dataclasses.replace(tiny.checkpoint(mean, std), passes=Passes(1, 3)))
     settings = config.build("tiny", {"method": "blind-row", "blind_row": {"features": [4]}})
     return Denoiser(Checkpoint(settings, Statistics((mean,), (std,), 0.0), build(settings).eval(), (), 1, 1.0))
 
 
 def test_passes_are_those_of_denoising():
     for method, way, passes, asked in (
-        ("cosdd", "samples", 2, {}), ("cosdd", "direct", 2, {"direct": True}), ("blind-row", "auto", 1, {}),
+        ("cosdd", "samples", 1, {}), ("cosdd", "direct", 3, {"direct": True}), ("blind-row", "auto", 1, {}),
     ):  # fmt: skip
         denoiser = model(method, 1000.0, 100.0)
         expected = denoiser.denoise(NOISY, axes="TYX", **asked).mean
@@ -51,6 +52,10 @@ def test_one_command_measures_and_the_page_tells_it(tmp_path, monkeypatch):
     refining.main()
     entry = json.loads((tmp_path / "refining.json").read_text())
     assert [*entry["results"]["passes"]["specimen-heavy"]] == [*refining.WAYS]
+    bold = [
+        line.split("|")[3:].index(cell) for line in refining.lines(entry) for cell in line.split("|") if "**" in cell
+    ]
+    assert bold == [1, 3, 1]  # those that the model takes; auto takes one
     for lines, rows in ((refining.lines(entry), len(refining.WAYS)), (refining.share_lines(entry), 1)):
         table = [line for line in lines if line.startswith("|")]
         assert len({line.count("|") for line in table}) == 1

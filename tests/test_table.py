@@ -335,6 +335,15 @@ def test_what_one_seed_does_not_decide_is_not_told_as_decided():
     assert "- bsd400-white: row Wiener, -0.05 dB (2 seeds)." in verdict.verdict(rows, scores.method_of(rows))
 
 
+def test_scores_that_look_alike_are_not_told_as_better():
+    rows = [row("auto", "bsd400-white", 30.0), row("cosdd", "bsd400-white", 29.0)]
+    for one, similarity in zip(rows, (0.8908, 0.8910), strict=True):
+        (scores_of,) = one["scores"].values()
+        scores_of["ssim"] = similarity
+    told = verdict.verdict(rows, scores.method_of(rows))
+    assert "- `cosdd` on bsd400-white in structural similarity: 0.891 both, which one seed does not tell apart." in told
+
+
 def test_of_methods_that_had_hardly_begun_it_is_told_how_far_they_came():
     rows = [row("noisy", "bsd400-white", 20.0), row("auto", "bsd400-white", 30.0), row("N2V", "bsd400-white", 18.0)]
     rows[2] |= {"steps": 10}

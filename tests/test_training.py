@@ -16,7 +16,7 @@ from cosdd.axes import Image
 from cosdd.data import Frames
 from cosdd.denoise import Denoiser
 from cosdd.errors import InputError
-from cosdd.model import COSDD, PASSES
+from cosdd.model import COSDD, USUAL, Passes
 
 
 def start(train=None, data=None, **model) -> training.Run:
@@ -410,12 +410,12 @@ def test_an_interrupted_run_still_gives_a_model(train):
 
 def test_how_often_the_last_step_is_repeated_is_measured_at_the_end(monkeypatch):
     """Not of a run that was interrupted: whoever ended it waits."""
-    monkeypatch.setattr(training.calibration, "passes", lambda network, frames, precision: (1, 4))
+    monkeypatch.setattr(training.calibration, "passes", lambda network, frames, precision: Passes(1, 4))
     noise = Frames.split([3 + 2 * np.random.default_rng(0).normal(size=(8, 1, 96, 96))], 0.1, 0)
     run = start({"steps": 2}, noise)
     records = training.fit(run)
     next(records)
-    assert training.finish(run).passes == (PASSES, PASSES)
+    assert training.finish(run).passes == USUAL
     next(records)
     assert training.finish(run).passes == (1, 4)
 

@@ -122,9 +122,10 @@ def _gap(value: Score, ours: Score, score: str) -> str:
         if min(value.seeds, ours.seeds) == 1 and abs(gap) < UNDECIDED:
             return f"{told}, which one seed does not decide"
     else:
-        enough = (n for n in range(3, 9) if number(value.middle, n) != number(ours.middle, n))  # to tell them apart
-        digits = next(enough, 3)
-        told = f"{number(value.middle, digits)} for {number(ours.middle, digits)}"
+        told, than = number(value.middle, 3), number(ours.middle, 3)
+        if told == than and min(value.seeds, ours.seeds) == 1:
+            return f"{told} both, which one seed does not tell apart"
+        told += f" for {than}"
     return told + value.borne_out(ours)
 
 

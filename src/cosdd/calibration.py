@@ -18,8 +18,7 @@ model has learned little several passes gain, where it has learned much even the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from torch import Tensor
 
 from cosdd import device, errors, estimates
 from cosdd.data import Frames
-from cosdd.model import COSDD, PASSES, BlindRow
+from cosdd.model import COSDD, USUAL, BlindRow, Passes
 from cosdd.model.blindrow import LEVELS
 from cosdd.model.quick import quick
 from cosdd.sampling import Memory, Sampling, Settings
@@ -101,7 +100,8 @@ def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
     ceiling = torch.tensor(frames.ceiling())[:, None]
     stated, true, noisy, pixels = (torch.zeros(network.channels, dtype=torch.float64) for _ in range(4))
     generator = torch.Generator().manual_seed(0)
-    for x in _held_out(frames, PIXELS, PIXELS // EDGE**frames.dimensions):
+    edge = min(EDGE, int(PIXELS ** (1 / frames.dimensions)))
+    for x in _crops(frames, frames.validation, PIXELS, edge):
         mean, std = network.estimate(x)
         probe = network.draw_noise(mean, generator)
         moved, _ = network.estimate(x + PROBE * probe)
@@ -121,64 +121,67 @@ def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
     return tuple(factors.sqrt().clamp(1 / LARGEST, LARGEST).tolist())
 
 
-@torch.inference_mode()
-def passes(network: COSDD | BlindRow, frames: Frames, precision: str) -> tuple[int, int]:
-    """Of the last step of a COSDD model: for means of samples, and for the direct denoiser.
+def passes(network: COSDD, frames: Frames, precision: str) -> Passes:
+    """How often a COSDD model, which knows the noise as measured, repeats the last step.
 
-    By the images learned from where too little was held out to tell; what was learned by heart counts for noise that is
-    gone there. As many as usual where the noise was not measured, the images are small, or memory is short.
+    Told by held-out images; by those learned from where too little is held out (what was learned by heart then counts
+    as noise that is gone). As often as usual where neither suffices, memory is short, or nobody waits for the answer.
     """
-    if not isinstance(network, COSDD) or network.measured is None:
-        return PASSES, PASSES
-    where = device.best()
-    network = quick(network).to(where)
-    ceiling = torch.tensor(frames.ceiling(), device=where).reshape(-1, *[1] * frames.dimensions)
-    for places in (frames.validation, frames.train):
-        looked_at = replace(frames, validation=places)
-        crops = [crop.to(where) for crop in _held_out(looked_at, DRAWN, min(APART, len(places)))]
-        if sum(int((crop < ceiling).all(1).sum()) for crop in crops) >= FEW:
-            break
-    else:
-        return PASSES, PASSES
-    ways = Settings(samples=estimates.GROUP), Settings(direct=True)
     try:
-        samples, direct = (
-            PASSES if way.direct and network.direct is None else _passes(network, crops, ceiling, way, precision)
-            for way in ways
-        )
+        return _measured(network, frames, precision)
+    except KeyboardInterrupt:
+        return USUAL  # what was learned is worth more than to know this
     except (RuntimeError, MemoryError) as error:
         if not errors.of_memory(error):
             raise
-        return PASSES, PASSES  # what was learned is worth more than to know this
-    return samples, direct
+        return USUAL
 
 
-def _passes(network: COSDD, crops: list[Tensor], ceiling: Tensor, settings: Settings, precision: str) -> int:
+@torch.inference_mode()
+def _measured(network: COSDD, frames: Frames, precision: str) -> Passes:
+    where, memory = device.best(), Memory()
+    network = quick(network).to(where)
+    ceiling = torch.tensor(frames.ceiling(), device=where).reshape(-1, *[1] * frames.dimensions)
+    for places in (frames.validation, frames.train):
+        edge = int((DRAWN / max(1, min(APART, len(places)))) ** (1 / frames.dimensions))
+        crops = [crop.to(where) for crop in _crops(frames, places, DRAWN, edge)]
+        if sum(int((crop < ceiling).all(1).sum()) for crop in crops) >= FEW:
+            samples = _passes(network, crops, ceiling, Settings(samples=estimates.GROUP), precision, memory)
+            if network.direct is None:
+                return Passes(samples)
+            return Passes(samples, _passes(network, crops, ceiling, Settings(direct=True), precision, memory))
+    return USUAL
+
+
+def _passes(
+    network: COSDD, crops: list[Tensor], ceiling: Tensor, settings: Settings, precision: str, memory: Memory
+) -> int:
     """The fewest with which the squared error is nearly the least, over all channels."""
     assert network.measured is not None
-    generator = torch.Generator().manual_seed(0)
+    usual, generator = USUAL.direct if settings.direct else USUAL.samples, torch.Generator().manual_seed(0)
     error, noisy = torch.zeros(1 + MOST_PASSES, dtype=torch.float64), 0.0
     for x in crops:
-        after = list(_by_pass(network, x, settings, precision))
-        signal = after[PASSES]
-        probe = network.measured.draw_along(network.noise.axis or -1, signal, generator)
-        moved = _by_pass(network, x + PROBE * probe, settings, precision)
-        noise = network.measured.at(signal.movedim(1, 0).flatten(1), 1).view_as(signal.movedim(1, 0)).movedim(0, 1)
+        after = list(_by_pass(network, x, settings, precision, memory))
+        probe = network.measured.draw_along(network.noise.axis or -1, after[usual], generator)
+        rows = after[usual].movedim(1, 0)
+        noise = network.measured.at(rows.flatten(1), 1).view(rows.shape).movedim(0, 1)
         trusted = x < ceiling  # and no missing pixel
         noisy += float(torch.where(trusted, noise, 0).sum())
+        moved = _by_pass(network, x + PROBE * probe, settings, precision, memory)
         for number, (estimate, with_it) in enumerate(zip(after, moved, strict=True)):
             found = (x - estimate).square() - noise + 2 * probe * (with_it - estimate) / PROBE
             error[number] += torch.where(trusted, found, 0).cpu().double().sum()  # Apple GPUs have no float64
     if not error.isfinite().all():
-        return PASSES
+        return usual
     fewest = int((error <= error.min() + AS_GOOD * error.min().clamp_min(0)).nonzero()[0])
-    # Where noise is far stronger than the error, what is wrong about it may look like noise that was there no more.
-    return fewest if error.min() > WRONG * noisy else max(fewest, PASSES)
+    # Where noise is far stronger than the error, a small mistake about the noise outweighs the error. Taken for too
+    # weak it asks for too few passes, which costs most.
+    return fewest if error.min() > WRONG * noisy else max(fewest, usual)
 
 
-def _by_pass(network: COSDD, x: Tensor, settings: Settings, precision: str) -> Iterator[Tensor]:
+def _by_pass(network: COSDD, x: Tensor, settings: Settings, precision: str, memory: Memory) -> Iterator[Tensor]:
     """The estimate of an image (1, c, *space) before the last step, and after each of its passes."""
-    sampling = Sampling.of(network, x, 0, settings, device.sound(precision, x), Memory())
+    sampling = Sampling.of(network, x, 0, settings, device.sound(precision, x), memory)
     *_, (mean, std, _, _) = (part for part in sampling.parts() if isinstance(part, tuple))
     for _ in range(MOST_PASSES):
         yield mean
@@ -186,8 +189,10 @@ def _by_pass(network: COSDD, x: Tensor, settings: Settings, precision: str) -> I
     yield mean
 
 
-def _held_out(frames: Frames, pixels: int, crops: int) -> Iterator[Float[Tensor, "1 c *space"]]:
-    """Crops of held-out frames, one of each, of about so many pixels together; in at least so many crops."""
-    edges = frames.edges(int((pixels / max(1, crops)) ** (1 / frames.dimensions)), 1)
-    for crop in frames.held_out(max(1, pixels // int(np.prod(edges))), edges):
+def _crops(
+    frames: Frames, places: Sequence[tuple[int, int]], pixels: int, edge: int
+) -> Iterator[Float[Tensor, "1 c *space"]]:
+    """One of each of some frames, of about so many pixels together."""
+    edges = frames.edges(edge, 1)
+    for crop in frames.one_of_each(places, max(1, pixels // int(np.prod(edges))), edges):
         yield torch.from_numpy(crop[None])

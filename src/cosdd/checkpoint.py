@@ -18,13 +18,12 @@ import torch
 from cosdd import __version__, config, images, tensorfile, writing
 from cosdd.data import Statistics
 from cosdd.errors import InputError, brief
-from cosdd.model import COSDD, PASSES, BlindRow, build
+from cosdd.model import COSDD, USUAL, BlindRow, Passes, build
 
 FORMAT_VERSION = 6  # 4: model.refine; 5: a checksum of the header; 6: brightness
 CHECKED = 5  # format since which both checksums are there
 OLDEST = 2  # format that is still read
-USUAL = PASSES, PASSES  # where nothing was measured: for means of samples, and for the direct denoiser
-CREDIBLE_PASSES = 100  # of the last step: a file must not ask for any work
+CREDIBLE_PASSES = 100  # of the last step: a file must not ask for any amount of work
 LARGEST_STRIDE = 1024  # small images are padded to one pixel of the coarsest level, which must not ask for any memory
 FEW_STEPS = 300  # of training: below this no method has learned much
 COPYING = 0.5  # of the noise, taken away by a clean sample: the latents hold the rest. Good runs have 0.9 to 1.1
@@ -49,7 +48,7 @@ class Checkpoint:
     seconds: float
     version: str = __version__
     spread: tuple[float, ...] = ()  # factors that the standard deviations need, one for each channel; none: 1
-    passes: tuple[int, int] = USUAL  # of the last step of cosdd: for means of samples, for the direct one
+    passes: Passes = USUAL  # of the last step of a COSDD model
 
     @property
     def doubts(self) -> list[str]:
@@ -122,7 +121,7 @@ def load(path: str | Path) -> Checkpoint:
                 history = tuple({str(k): float(v) for k, v in entry.items()} for entry in header["history"])
                 steps, seconds, version = int(header["steps"]), float(header["seconds"]), str(header["version"])
                 spread = _spread(header.get("spread", ()), settings.model.channels)
-                passes = _passes(header.get("passes", USUAL))
+                passes = _passes(header.get("passes", USUAL))  # the first models have none
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
                 raise InputError(f"{path}: the model's header is damaged ({brief(str(error), 120)})") from None
             with torch.device("meta"):  # shapes only, nothing allocated
@@ -183,9 +182,8 @@ def _spread(values: Sequence[float], channels: int) -> tuple[float, ...]:
     return factors
 
 
-def _passes(values: Sequence[int]) -> tuple[int, int]:
-    """The first models have none."""
-    samples, direct = values
-    if not all(type(passes) is int and 0 <= passes <= CREDIBLE_PASSES for passes in (samples, direct)):
+def _passes(values: Sequence[int]) -> Passes:
+    passes = Passes(*values)
+    if len(values) != len(passes) or not all(type(each) is int and 0 <= each <= CREDIBLE_PASSES for each in passes):
         raise ValueError("passes")
-    return samples, direct
+    return passes

@@ -127,9 +127,8 @@ def train(
     if training.ended(run):
         _tell_how_to_go_on(trained.steps)
     if training.passes_asked(run):
-        samples, direct = trained.passes
-        told = f", with --direct {direct}" if trained.settings.model.direct else ""
-        out.print(f"passes of the last step: {samples}{told}")
+        told = f", with --direct {trained.passes.direct}" if trained.settings.model.direct else ""
+        out.print(f"passes of the last step: {trained.passes.samples}{told}")
     if trained.settings.method != "cosdd":
         learned = Denoiser(trained).noise()
         for channel, noise in enumerate(learned):

@@ -226,13 +226,13 @@ class Frames:
         rng = np.random.default_rng((seed, 3))
         return self._crops(self._places(rng, self.validation or self.train, count, edges, ""), edges)
 
-    def held_out(self, most: int, edges: tuple[int, ...]) -> Iterator[np.ndarray]:
-        """A normalised crop (c, *space) of each held-out frame, or of so many of them, never flipped; NaN as above.
+    def one_of_each(self, places: Sequence[tuple[int, int]], most: int, edges: tuple[int, ...]) -> Iterator[np.ndarray]:
+        """A normalised crop (c, *space) of each of some frames, or of so many of them, never flipped; NaN as above.
 
         As large as ``edges``, or as the frame where that is smaller.
         """
         rng = np.random.default_rng(0)
-        for a, i in self.validation[:: max(1, -(-len(self.validation) // most))]:
+        for a, i in places[:: max(1, -(-len(places) // most))]:
             yield normalise(_crop(rng, self.arrays[a], i, edges)[None], self.statistics, self.outliers)[0]
 
     def windows(self, pixels: int = 1 << 21) -> list[np.ndarray]:

@@ -23,12 +23,12 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cosdd import calibration, config, device, feed, noisefloor, processes
-from cosdd.checkpoint import USUAL, Checkpoint, evidence
+from cosdd.checkpoint import Checkpoint, evidence
 from cosdd.data import Frames
 from cosdd.device import arithmetic
 from cosdd.errors import InputError
 from cosdd.feed import Feed
-from cosdd.model import COSDD, BlindRow, build
+from cosdd.model import COSDD, USUAL, BlindRow, build
 from cosdd.model.rownoise import RowNoise
 from cosdd.model.wavelets import WaveletLadder
 from cosdd.updates import Plain, Replayed, quiet
@@ -427,14 +427,18 @@ def finish(run: Run) -> Checkpoint:
     network = build(settings)
     network.load_state_dict({name: value.cpu() for name, value in best.items()})
     network.eval()
+    spread, passes = (), USUAL
     if isinstance(network, BlindRow):
         network.brightness.copy_(calibration.brightness(network, run.frames))
+        spread = calibration.spread(network, run.frames)
+    elif passes_asked(run):
+        passes = calibration.passes(network, run.frames, settings.train.precision)
     return Checkpoint(
         settings=settings,
         statistics=run.frames.statistics,
         network=network,
-        spread=calibration.spread(network, run.frames) if isinstance(network, BlindRow) else (),
-        passes=calibration.passes(network, run.frames, settings.train.precision) if passes_asked(run) else USUAL,
+        spread=spread,
+        passes=passes,
         history=tuple(run.history),
         steps=run.step,
         seconds=run.seconds,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -20,8 +21,17 @@ from cosdd.model.signal import SignalDecoder
 from cosdd.model.unet import UNet
 from cosdd.model.wavelets import WaveletLadder
 
-PASSES = 2  # of the last step, where `calibration` could not tell how many: a better estimate makes a better filter
 ALIVE = 7  # arrays of features of the finest level that live at a time, about
+
+
+class Passes(NamedTuple):
+    """Of the last step: a better estimate makes a better filter. As many where `calibration` could not tell."""
+
+    samples: int = 2  # for a mean of samples
+    direct: int = 2
+
+
+USUAL = Passes()
 
 
 def build(settings: config.Config) -> COSDD | BlindRow:
@@ -191,15 +201,13 @@ class COSDD(nn.Module):
         x: Float[Tensor, "b c *space"],
         mean: Float[Tensor, "b c *space"],
         std: Float[Tensor, "b c *space"] | None,
-        passes: int = PASSES,
+        passes: int,
     ) -> Iterator[tuple[float, Float[Tensor, "b c *space"]]]:
         """A better mean, from the noisy image and its estimate (`wiener`), while it grows: (share done, mean).
 
         std: of the samples; None for the direct denoiser, which knows none.
         """
         assert self.measured is not None
-        if not passes:
-            yield 1.0, mean
         for done in range(passes):
             refining, share = wiener.refined(x, mean, std, self.measured, self.noise.axis or -1), 0.0
             while share < 1:
