@@ -29,7 +29,7 @@ def cosdd(task: Task) -> Fitted:
         "cosdd direct": lambda x: model.denoise(x, axes="TYX", direct=True).mean,
         "cosdd MMSE-100": lambda x: model.denoise(x, axes="TYX", plain=True).mean,
     }
-    return Fitted(estimates, model.checkpoint.steps, _facts(model) | model.checkpoint.passes._asdict())
+    return Fitted(estimates, model.checkpoint.steps, _facts(model) | {"passes": model.checkpoint.passes})
 
 
 def _trained(task: Task, method: str) -> Denoiser:

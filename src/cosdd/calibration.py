@@ -105,13 +105,13 @@ def spread(network: BlindRow, frames: Frames) -> tuple[float, ...]:
         mean, std = network.estimate(x)
         probe = network.draw_noise(mean, generator)
         moved, _ = network.estimate(x + PROBE * probe)
-        x, mean, std, stays = (image[0].flatten(1) for image in (x, mean, std, probe * (moved - mean) / PROBE))
+        x, mean, std, probe, moved = (image[0].flatten(1) for image in (x, mean, std, probe, moved))
         noise = network.noise.at(mean, 1)[..., 0]
         trusted = ~x.isnan() & (x < ceiling)
         variance = std.double().square()
         stated += (trusted * variance).sum(1)
         noisy += (trusted * noise).sum(1)
-        true += torch.where(trusted, (x - mean).double().square() - noise + 2 * stays, 0).sum(1)
+        true += torch.where(trusted, _squared_error((x - mean).double(), noise, probe, moved - mean), 0).sum(1)
         pixels += trusted.sum(1)
     if pixels.min() < FEW:
         return ()
@@ -158,7 +158,7 @@ def _passes(
 ) -> int:
     """The fewest with which the squared error is nearly the least, over all channels."""
     assert network.measured is not None
-    usual, generator = USUAL.direct if settings.direct else USUAL.samples, torch.Generator().manual_seed(0)
+    usual, generator = USUAL.of(settings.direct), torch.Generator().manual_seed(0)
     error, noisy = torch.zeros(1 + MOST_PASSES, dtype=torch.float64), 0.0
     for x in crops:
         after = list(_by_pass(network, x, settings, precision, memory))
@@ -169,7 +169,7 @@ def _passes(
         noisy += float(torch.where(trusted, noise, 0).sum())
         moved = _by_pass(network, x + PROBE * probe, settings, precision, memory)
         for number, (estimate, with_it) in enumerate(zip(after, moved, strict=True)):
-            found = (x - estimate).square() - noise + 2 * probe * (with_it - estimate) / PROBE
+            found = _squared_error(x - estimate, noise, probe, with_it - estimate)
             error[number] += torch.where(trusted, found, 0).cpu().double().sum()  # Apple GPUs have no float64
     if not error.isfinite().all():
         return usual
@@ -187,6 +187,14 @@ def _by_pass(network: COSDD, x: Tensor, settings: Settings, precision: str, memo
         yield mean
         *_, (_, mean) = network.refined(x, mean, std, passes=1)
     yield mean
+
+
+def _squared_error(removed: Tensor, noise: Tensor, probe: Tensor, shift: Tensor) -> Tensor:
+    """Of an estimate, pixel by pixel, right in the mean: by the equation above.
+
+    removed: noisy image less estimate. noise: its variance. shift: what PROBE times the probe changes in the estimate.
+    """
+    return removed.square() - noise + 2 * probe * shift / PROBE
 
 
 def _crops(

@@ -349,8 +349,7 @@ class Denoiser:
         """By samples, or by the direct denoiser; then refined, unless the bare average is asked for."""
         precision = device.sound(self.checkpoint.settings.train.precision, x)
         refine = network.measured is not None and not settings.plain
-        taken = self.checkpoint.passes
-        passes = (taken.direct if settings.direct else taken.samples) if refine else 0
+        passes = self.checkpoint.passes.of(settings.direct) if refine else 0
         refining_work = (REFINING_DIRECT if settings.direct else REFINING_SAMPLES) * passes
         for part in Sampling.of(network, x, index, settings, precision, memory).parts():
             if not isinstance(part, tuple):

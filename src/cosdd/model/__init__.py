@@ -30,6 +30,9 @@ class Passes(NamedTuple):
     samples: int = 2  # for a mean of samples
     direct: int = 2
 
+    def of(self, direct: bool) -> int:
+        return self.direct if direct else self.samples
+
 
 USUAL = Passes()
 
